@@ -1,0 +1,66 @@
+// Package evidence holds what the parts of attestation say to each other: the
+// statement of a platform about this guest, and who makes such statements.
+package evidence
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+)
+
+// Kind names a platform with the word the key broker protocol uses.
+type Kind string
+
+// Platforms that this program knows by name.
+const (
+	TDX    Kind = "tdx"
+	SNP    Kind = "snp"
+	Sample Kind = "sample" // no hardware behind it: proves nothing
+)
+
+// Evidence is one statement: the platform that made it and its JSON form as
+// verifiers read it.
+type Evidence struct {
+	Kind Kind
+	Data json.RawMessage
+}
+
+// ReportDataSize is how much report data hardware signs.
+const ReportDataSize = 64
+
+// ReportData is what a caller wants bound into the signed part, at most 64
+// bytes. It remembers its length: most platforms sign the zero-padded form,
+// some take the bytes as they are. The zero value is empty report data.
+type ReportData struct {
+	data [ReportDataSize]byte
+	size int
+}
+
+// NewReportData copies b, which wraps errdefs.ErrInvalidArgument when it is
+// longer than 64 bytes: hash longer data first.
+func NewReportData(b []byte) (ReportData, error) {
+	var rd ReportData
+	if len(b) > len(rd.data) {
+		return rd, fmt.Errorf("report data exceeds %d bytes: %w", len(rd.data), errdefs.ErrInvalidArgument)
+	}
+	rd.size = copy(rd.data[:], b)
+	return rd, nil
+}
+
+// Bytes returns the data as given, without padding.
+func (rd ReportData) Bytes() []byte { return append([]byte(nil), rd.data[:rd.size]...) }
+
+// Padded returns the data with zeros on the right, the form that TDX and SNP
+// sign.
+func (rd ReportData) Padded() [ReportDataSize]byte { return rd.data }
+
+// A Collector asks the hardware for a statement about this guest. Collect may
+// be called from several goroutines; implementations serialise access to their
+// device. The report data is bound into the signed part, so a caller that
+// wants freshness must put the verifier's nonce there.
+type Collector interface {
+	Kind() Kind
+	Collect(ctx context.Context, rd ReportData) (Evidence, error)
+}

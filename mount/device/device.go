@@ -1,13 +1,27 @@
 // Package device finds guest devices that the host names by their place on a
 // bus, and waits for those that are plugged in later.
+//
+// A device is looked up in sysfs first, since one that was there at boot never
+// produces an event that we could see, and then in the kernel's events. Names
+// such as vda are never guessed from the order in which devices appear.
 package device
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
 
 // Event says that a device exists. It comes from the kernel's uevent or from
 // a scan of sysfs; both look the same to a Matcher.
 type Event struct {
-	Subsystem string // block, net, ...
+	Subsystem string // block or net
 	DevPath   string // below /sys, begins with "/devices/"
 	DevName   string // below /dev; for a network device its interface name
 }
@@ -19,14 +33,147 @@ type Matcher interface {
 	String() string
 }
 
-// Finder knows the devices of this guest.
+// DefaultTimeout is how long Wait waits when the Finder says nothing else. It
+// is the shims' own default for a device that they plug in.
+const DefaultTimeout = 3 * time.Second
+
+// Finder knows the devices of this guest. Set its fields before first use.
 type Finder struct {
-	Sys string // "/sys"
-	Dev string // "/dev"
+	Sys     string        // "/sys" when empty
+	Dev     string        // "/dev" when empty
+	Timeout time.Duration // for a device to appear; DefaultTimeout when 0
+
+	mu      sync.Mutex // guards waiters
+	waiters map[*waiter]struct{}
 }
 
-// Run listens for devices that appear, until ctx ends.
-func (f *Finder) Run(ctx context.Context) error { return nil }
+// waiter is one call of Wait.
+type waiter struct {
+	match Matcher
+	found chan Event    // holds one
+	lost  chan struct{} // holds one: events were dropped, look at sysfs again
+}
 
-// Wait returns the path of the matching device's node.
-func (f *Finder) Wait(ctx context.Context, m Matcher) (path string, err error) { return "", nil }
+// Wait returns the path of the matching device's node, or for a network device
+// the name of its interface. It waits until ctx ends or the Finder's Timeout is
+// over and then answers ErrUnavailable, with what there is instead. Events are
+// only seen while Run runs.
+func (f *Finder) Wait(ctx context.Context, m Matcher) (path string, err error) {
+	timeout := f.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
+	defer cancel()
+	w := f.register(m) // before the scan, so that nothing falls in between
+	defer f.unregister(w)
+	for {
+		seen, err := f.scan()
+		if err != nil {
+			return "", fmt.Errorf("find %s: %w", m, err)
+		}
+		if e, ok := first(m, seen); ok {
+			return f.node(e), nil
+		}
+		select {
+		case e := <-w.found:
+			return f.node(e), nil
+		case <-w.lost:
+		case <-ctx.Done():
+			if err := context.Cause(ctx); !errors.Is(err, errTimeout) {
+				return "", fmt.Errorf("wait for %s: %w", m, err)
+			}
+			return "", fmt.Errorf("wait for %s: nothing after %v, there is %s: %w", m, timeout, list(seen), errdefs.ErrUnavailable)
+		}
+	}
+}
+
+var errTimeout = errors.New("device timeout")
+
+func (f *Finder) register(m Matcher) *waiter {
+	w := &waiter{match: m, found: make(chan Event, 1), lost: make(chan struct{}, 1)}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.waiters == nil {
+		f.waiters = make(map[*waiter]struct{})
+	}
+	f.waiters[w] = struct{}{}
+	return w
+}
+
+func (f *Finder) unregister(w *waiter) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.waiters, w)
+}
+
+// deliver hands an event to the calls that wait for it.
+func (f *Finder) deliver(e Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for w := range f.waiters {
+		if name, ok := w.match.Match(e); ok {
+			e.DevName = name
+			select {
+			case w.found <- e:
+			default: // it has one already
+			}
+		}
+	}
+}
+
+// rescan makes every waiting call look at sysfs again.
+func (f *Finder) rescan() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for w := range f.waiters {
+		select {
+		case w.lost <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (f *Finder) node(e Event) string {
+	if e.Subsystem == "net" {
+		return e.DevName
+	}
+	return filepath.Join(or(f.Dev, "/dev"), e.DevName)
+}
+
+func first(m Matcher, events []Event) (Event, bool) {
+	for _, e := range events {
+		if name, ok := m.Match(e); ok {
+			e.DevName = name
+			return e, true
+		}
+	}
+	return Event{}, false
+}
+
+// list names devices for an error, as many as a reader can use.
+func list(events []Event) string {
+	const most = 12
+	var names []string
+	for _, e := range events {
+		if strings.HasPrefix(e.DevPath, "/devices/virtual/") {
+			continue // loop devices and the like only hide the rest
+		}
+		if len(names) == most {
+			names = append(names, "…")
+			break
+		}
+		names = append(names, e.DevName+" at "+strings.TrimPrefix(e.DevPath, "/devices/"))
+	}
+	if len(names) == 0 {
+		return "no device on any bus"
+	}
+	return strings.Join(names, ", ")
+}
+
+func or(value, fallback string) string {
+	if value == "" {
+		return fallback
+	}
+	return value
+}

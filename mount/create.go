@@ -23,13 +23,13 @@ func (p Place) MakeDir(mode uint32) (*os.File, error) {
 
 // MakeFile creates an empty file, for a bind of something that is no
 // directory, and opens it like Open. An existing file is left as it is.
-func (p Place) MakeFile(mode uint32) (*os.File, error) {
-	parent, name, err := p.makeParent(mode | 0o111)
+func (p Place) MakeFile() (*os.File, error) {
+	parent, name, err := p.makeParent(0o755)
 	if err != nil {
 		return nil, err
 	}
 	defer parent.Close()
-	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
+	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err == nil {
 		unix.Close(fd)
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,6 +49,10 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// maxData is what mount(2) takes as options: a page, with the final zero byte
+// inside.
+const maxData = 4095
+
 // Request is one mount.
 type Request struct {
 	Source string
@@ -65,6 +70,9 @@ func Do(r Request, target string) error {
 // is asked anew for each call to the kernel, because a path by descriptor that
 // was opened before a mount still means what the mount now covers.
 func (r Request) on(target string, open func() (string, func(), error)) error {
+	if len(r.Data) > maxData {
+		return fmt.Errorf("mount on %q: options of %d bytes exceed %d: %w", target, len(r.Data), maxData, errdefs.ErrInvalidArgument)
+	}
 	for _, c := range r.calls() {
 		path, done, err := open()
 		if err != nil {

@@ -8,10 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxData is what the kernel takes as options of one mount: a page, with the
-// final zero byte inside.
-const maxData = 4095
-
 // Options are the words of mount(8) sorted into what mount(2) wants.
 type Options struct {
 	Flags       uintptr
@@ -84,9 +80,6 @@ func ParseOptions(words []string) (Options, error) {
 		}
 	}
 	o.Data = strings.Join(data, ",")
-	if len(o.Data) > maxData {
-		return Options{}, fmt.Errorf("mount options of %d bytes exceed %d: %w", len(o.Data), maxData, errdefs.ErrInvalidArgument)
-	}
 	return o, nil
 }
 

@@ -173,13 +173,8 @@ func (o Overlay) classic(target string, open func() (string, func(), error)) err
 	flags := o.Options.Flags
 	o.Options.Flags &^= unix.MS_RDONLY // a flag here, not a word
 	words := append([]string{"lowerdir=" + strings.Join(o.Lower, ":")}, o.words()...)
-	data := strings.Join(words, ",")
-	if len(data) > maxData {
-		return fmt.Errorf("mount overlay on %q: options of %d bytes exceed %d and the kernel knows no other way: %w",
-			target, len(data), maxData, errdefs.ErrInvalidArgument)
-	}
 	r := Request{Source: "overlay", FSType: "overlay",
-		Options: Options{Flags: flags, Propagation: o.Options.Propagation, Data: data}}
+		Options: Options{Flags: flags, Propagation: o.Options.Propagation, Data: strings.Join(words, ",")}}
 	return r.on(target, open)
 }
 

@@ -72,6 +72,20 @@ func RemoveStale(root string, stale func(name string) bool) error {
 	})
 }
 
+// RemoveAll removes what is at the place with all below it, under the same
+// rules as RemoveStale.
+func (p Place) RemoveAll() error {
+	dir, name, err := p.parent()
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return removeTree(dir, name, maxDepth)
+}
+
 // removeTree removes name below dir as far as it may.
 func removeTree(dir *os.File, name string, depth int) error {
 	child, st, err := openChild(dir, name)

@@ -88,6 +88,7 @@ type Deps struct {
 	Images      Images
 	Devices     Finder
 	PauseBundle string   // directory with config.json and rootfs; "/pause_bundle" when empty
-	Root        string   // DefaultRoot when empty
+	Root        string   // DefaultRoot when empty; it must exist
+	Sys         string   // "/sys" when empty
 	Reserved    []string // names directly below Root where nothing may be mounted; "image" when nil
 }

@@ -30,8 +30,14 @@ type point struct {
 	joined bool // a second owner came
 }
 
-// lock waits for whoever works on p, which may be pulling an image.
+// lock waits for whoever works on p, which may be pulling an image. A free lock
+// is taken even when ctx has ended: the undo of a cancelled request needs it.
 func (p *point) lock(ctx context.Context) error {
+	select {
+	case p.busy <- struct{}{}:
+		return nil
+	default:
+	}
 	select {
 	case p.busy <- struct{}{}:
 		return nil

@@ -158,8 +158,10 @@ func (m *Manager) drop(ctx context.Context, p *point, owner string, evenKept fun
 
 // detach ends p. The caller holds its lock.
 func (m *Manager) detach(ctx context.Context, p *point) error {
-	if err := p.volume.Detach(ctx); err != nil {
-		return err
+	if p.volume != nil { // nil after a panic in Attach
+		if err := p.volume.Detach(ctx); err != nil {
+			return err
+		}
 	}
 	m.forget(p)
 	return nil

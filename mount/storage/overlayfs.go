@@ -100,6 +100,9 @@ func (h overlayFS) plan(owner string, s Storage) (*overlayPlan, error) {
 			return nil, err
 		}
 	}
+	if len(plan.lower) == 0 {
+		return nil, fmt.Errorf("overlay without lowerdir: %w", errdefs.ErrInvalidArgument)
+	}
 	plan.options.Data = strings.Join(rest, ",")
 	for _, d := range s.DriverOptions {
 		path, ok := strings.CutPrefix(d, createDir)

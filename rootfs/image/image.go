@@ -1,0 +1,130 @@
+// Package image makes what a guest boots from: a kernel and an initrd with the
+// agent as its first program. The same inputs give the same bytes on every
+// machine, because a launch measurement covers them: files are sorted, owned
+// by root and dated to the epoch, and nothing is read from the machine that
+// the Options do not name. There is no shell in the image, and no program but
+// the agent and the pause container's.
+package image
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+)
+
+// Options are the inputs of an image. Paths are those of the building machine.
+type Options struct {
+	Agent    string // static program that becomes /init
+	Pause    string // static program of the pause container
+	Config   string // the image's own agent.toml; empty for none
+	Policy   string // default policy; empty for one that refuses every request
+	CABundle string // certificates the agent trusts; empty for none
+	Add      []Addition
+	// Modules to load at boot, in order; nil for DefaultModules.
+	Modules []string
+	// Compression of the initrd: zstd, gzip or none. Empty is zstd.
+	Compression string
+	// Out is the directory for vmlinuz, initrd.img and manifest.json.
+	Out string
+}
+
+// An Addition puts a file or a directory of the building machine at an
+// absolute path of the guest.
+type Addition struct{ Source, Target string }
+
+// DefaultModules is what the agent needs before it can serve, and what the
+// reports of confidential hardware need. The kernels of the lock have virtio
+// over PCI, ext4, FUSE and virtio-fs built in.
+func DefaultModules() []string {
+	return []string{
+		"vsock", "vmw_vsock_virtio_transport", "vsock_loopback",
+		"virtio_blk", "virtio_net",
+		// Without overlayfs each container start copies the agent to memory.
+		"overlay", "loop", "erofs", "squashfs",
+		"configfs", "tsm", "tdx_guest", "sev_guest",
+	}
+}
+
+// Places in the guest that the agent knows.
+const (
+	configPath  = "/etc/coffer/agent.toml"
+	modulesPath = "/etc/coffer/modules"
+	policyPath  = "/etc/kata-opa/default-policy.rego"
+	certsPath   = "/etc/ssl/certs/ca-certificates.crt"
+	pauseBundle = "/pause_bundle"
+)
+
+// Build makes an image and says what it was made of. The kernel comes from the
+// store; Build writes only below Options.Out.
+func (s *Store) Build(ctx context.Context, o Options) (*Manifest, error) {
+	deb, err := s.fetch(ctx, kernelUse)
+	if err != nil {
+		return nil, err
+	}
+	s.say("read kernel from %s %s", deb.Name, deb.Version)
+	k, err := readKernel(ctx, deb.Path)
+	if err != nil {
+		return nil, err
+	}
+	wanted := o.Modules
+	if wanted == nil {
+		wanted = DefaultModules()
+	}
+	modules, err := k.load(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manifest{Kernel: Package{deb.Name, deb.Version, deb.SHA256}}
+	t, err := fill(o, modules, m)
+	if err != nil {
+		return nil, err
+	}
+	s.say("pack %d files and %d modules", len(t.entries), len(modules))
+	initrd, err := pack(t, o.Compression)
+	if err != nil {
+		return nil, err
+	}
+	m.output("vmlinuz", k.image)
+	m.output("initrd.img", initrd)
+	text, err := m.encode()
+	if err != nil {
+		return nil, err
+	}
+	for name, data := range map[string][]byte{"vmlinuz": k.image, "initrd.img": initrd, "manifest.json": text} {
+		if err := writeFile(filepath.Join(o.Out, name), data, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func pack(t *tree, compression string) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := compressor(&out, compression)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeCPIO(w, t.sorted()); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("compress initrd: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// Kernel returns the path of the locked kernel image alone, for virtual
+// machines that bring their own initrd.
+func (s *Store) Kernel(ctx context.Context) (string, error) {
+	deb, err := s.fetch(ctx, kernelUse)
+	if err != nil {
+		return "", err
+	}
+	k, err := readKernel(ctx, deb.Path)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(s.cache(), "tools", "vmlinuz-"+deb.SHA256[:12])
+	return path, writeFile(path, k.image, 0o644)
+}

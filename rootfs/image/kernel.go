@@ -1,0 +1,155 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"fmt"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// A kernel is what a Debian kernel package holds: the image to boot and its
+// modules, still compressed.
+type kernel struct {
+	image   []byte
+	modules map[string]packedModule // by name with underscores
+	builtin map[string]bool         // modules that are part of the image
+}
+
+type packedModule struct {
+	path string // in the package, and in the guest less its compression suffix
+	xz   []byte
+}
+
+// A module is ready to be loaded with finit_module.
+type module struct {
+	Path string // relative to the guest's root
+	Data []byte
+}
+
+func readKernel(ctx context.Context, deb string) (*kernel, error) {
+	k := &kernel{modules: map[string]packedModule{}, builtin: map[string]bool{}}
+	err := walkDeb(ctx, deb, func(name string, r io.Reader) error {
+		base := path.Base(name)
+		switch {
+		case strings.HasPrefix(name, "boot/vmlinuz-"):
+			data, err := io.ReadAll(r)
+			k.image = data
+			return err
+		case strings.HasSuffix(base, ".ko.xz"):
+			data, err := io.ReadAll(r)
+			k.modules[moduleName(base)] = packedModule{name, data}
+			return err
+		case base == "modules.builtin":
+			data, err := io.ReadAll(r)
+			for line := range strings.Lines(string(data)) {
+				k.builtin[moduleName(path.Base(strings.TrimSpace(line)))] = true
+			}
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if k.image == nil || len(k.modules) == 0 {
+		return nil, fmt.Errorf("package %s holds no kernel with .ko.xz modules: %w", deb, errdefs.ErrInvalidArgument)
+	}
+	return k, nil
+}
+
+// moduleName is the name the kernel knows a module file by.
+func moduleName(base string) string {
+	name, _, _ := strings.Cut(base, ".ko")
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// load returns the wanted modules and what they depend on, in an order in
+// which each finds its dependencies loaded.
+func (k *kernel) load(ctx context.Context, wanted []string) ([]module, error) {
+	var ordered []module
+	state := map[string]bool{} // absent: not seen, false: on the path, true: done
+	var visit func(name string) error
+	visit = func(name string) error {
+		name = moduleName(name)
+		if done, seen := state[name]; seen {
+			if !done {
+				return fmt.Errorf("module %s depends on itself: %w", name, errdefs.ErrInvalidArgument)
+			}
+			return nil
+		}
+		state[name] = false
+		packed, ok := k.modules[name]
+		if !ok && !k.builtin[name] {
+			return fmt.Errorf("the kernel has no module %s: %w", name, errdefs.ErrNotFound)
+		}
+		if ok {
+			data, err := unxz(ctx, packed.xz)
+			if err != nil {
+				return fmt.Errorf("decompress module %s: %w", name, err)
+			}
+			needs, err := dependencies(data)
+			if err != nil {
+				return fmt.Errorf("read module %s: %w", name, err)
+			}
+			for _, n := range needs {
+				if err := visit(n); err != nil {
+					return err
+				}
+			}
+			ordered = append(ordered, module{strings.TrimSuffix(packed.path, ".xz"), data})
+		}
+		state[name] = true
+		return nil
+	}
+	for _, name := range wanted {
+		if err := visit(name); err != nil {
+			return nil, err
+		}
+	}
+	return ordered, nil
+}
+
+// dependencies reads the depends field that the kernel build writes into each
+// module; it lists the direct ones.
+func dependencies(ko []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(ko))
+	if err != nil {
+		return nil, fmt.Errorf("parse ELF: %w", err)
+	}
+	defer f.Close()
+	section := f.Section(".modinfo")
+	if section == nil {
+		return nil, fmt.Errorf("no .modinfo section: %w", errdefs.ErrInvalidArgument)
+	}
+	info, err := section.Data()
+	if err != nil {
+		return nil, fmt.Errorf("read .modinfo: %w", err)
+	}
+	for field := range strings.SplitSeq(string(info), "\x00") {
+		if list, ok := strings.CutPrefix(field, "depends="); ok {
+			return slices.DeleteFunc(strings.Split(list, ","), func(s string) bool { return s == "" }), nil
+		}
+	}
+	return nil, nil
+}
+
+// unxz runs xz: the standard library has no decoder, and the build of the
+// kernel package needs the tool anyway.
+func unxz(ctx context.Context, data []byte) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "xz", "--decompress", "--stdout")
+	cmd.Stdin = bytes.NewReader(data)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("run xz: %w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	return out, nil
+}

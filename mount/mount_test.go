@@ -179,7 +179,11 @@ func TestPlaceFollowsNoSymlink(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(root, "link")); err != nil {
 		t.Fatal(err)
 	}
-	for _, rel := range []string{"link", "link/a", "link/a/b"} {
+	write(t, filepath.Join(root, "real/a/b/f"), "x")
+	if err := os.Symlink("real", filepath.Join(root, "inside")); err != nil {
+		t.Fatal(err)
+	}
+	for _, rel := range []string{"link", "link/a", "link/a/b", "inside", "inside/a", "inside/a/b", "inside/new"} {
 		p := place(t, root, rel)
 		for name, do := range map[string]func() error{
 			"open": func() error { _, err := p.Open(); return err },
@@ -196,6 +200,9 @@ func TestPlaceFollowsNoSymlink(t *testing.T) {
 	}
 	if names, _ := os.ReadDir(outside); len(names) != 0 {
 		t.Errorf("created outside: %v", names)
+	}
+	if exists(filepath.Join(root, "real/new")) {
+		t.Error("created through a symlink inside the root")
 	}
 	if _, err := place(t, root, "link/a").Open(); !errdefs.IsPermissionDenied(err) {
 		t.Errorf("got %v", err)

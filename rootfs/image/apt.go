@@ -38,6 +38,9 @@ func openApt(cache string, m mirror, suite string) (*apt, error) {
 	if m.signedBy != "" {
 		source += "Signed-By: " + m.signedBy + "\n"
 	}
+	if m.trusted != "" {
+		source += "Trusted: " + m.trusted + "\n"
+	}
 	if err := os.WriteFile(filepath.Join(a.dir, "parts", "suite.sources"), []byte(source), 0o644); err != nil {
 		return nil, fmt.Errorf("write private apt source: %w", err)
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -31,6 +32,8 @@ type Store struct {
 	Root string
 	// Progress receives one line per slow step; nil drops them.
 	Progress func(line string)
+	// etc is where the machine's apt sources are; empty means /etc.
+	etc string
 }
 
 func (s *Store) say(format string, args ...any) {
@@ -56,7 +59,7 @@ func (s *Store) fetch(ctx context.Context, use string) (packageFile, error) {
 	if got, ok := s.kept(p.candidate); ok {
 		return got, nil
 	}
-	m, err := findMirror("/etc")
+	m, err := findMirror(cmp.Or(s.etc, "/etc"))
 	if err != nil {
 		return packageFile{}, err
 	}

@@ -15,6 +15,7 @@ import (
 type mirror struct {
 	uris     string
 	signedBy string // empty means apt's global keys
+	trusted  string // "yes" where the machine takes it without signatures
 	suites   []string
 }
 
@@ -79,7 +80,7 @@ func fromStanzas(stanzas []stanza) []mirror {
 		if !slices.Contains(strings.Fields(s["types"]), "deb") || strings.EqualFold(s["enabled"], "no") {
 			continue
 		}
-		all = append(all, mirror{uris: s["uris"], signedBy: s["signed-by"], suites: strings.Fields(s["suites"])})
+		all = append(all, mirror{uris: s["uris"], signedBy: s["signed-by"], trusted: s["trusted"], suites: strings.Fields(s["suites"])})
 	}
 	return all
 }
@@ -106,6 +107,9 @@ func parseList(text string) []mirror {
 		for _, o := range strings.Fields(options) {
 			if v, ok := strings.CutPrefix(o, "signed-by="); ok {
 				m.signedBy = strings.ReplaceAll(v, ",", " ")
+			}
+			if v, ok := strings.CutPrefix(o, "trusted="); ok {
+				m.trusted = v
 			}
 		}
 		all = append(all, m)

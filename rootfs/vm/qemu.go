@@ -1,0 +1,74 @@
+package vm
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+const qemuProgram = "qemu-system-x86_64"
+
+// baseWords of the kernel command line: panic=-1 turns a panic into a reset,
+// which -no-reboot turns into the end of QEMU.
+var baseWords = []string{"console=ttyS0", "quiet", "panic=-1", "cryptomgr.notests", "random.trust_cpu=on"}
+
+// machineArgs are the arguments that do not depend on helpers.
+func machineArgs(c Config, accelerator string) []string {
+	args := append(cpuArgs(accelerator),
+		"-machine", "q35", "-m", strconv.Itoa(c.Memory), "-smp", strconv.Itoa(c.CPUs),
+		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+		"-kernel", c.Kernel, "-initrd", c.Initrd,
+		"-append", strings.Join(append(baseWords[:len(baseWords):len(baseWords)], c.Words...), " "))
+	for i, d := range c.Disks {
+		drive := fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,file=%s", i, escape(d.Path))
+		if d.ReadOnly {
+			drive += ",readonly=on"
+		}
+		device := fmt.Sprintf("virtio-blk-pci,drive=disk%d", i)
+		if d.Serial != "" {
+			device += ",serial=" + escape(d.Serial)
+		}
+		args = append(args, "-drive", drive, "-device", device+slot(d.Slot))
+	}
+	if n := c.Network; n != nil {
+		restrict := "off"
+		if n.Restrict {
+			restrict = "on"
+		}
+		device := "virtio-net-pci,netdev=net0,romfile="
+		if n.MAC != "" {
+			device += ",mac=" + n.MAC
+		}
+		args = append(args, "-netdev", "user,id=net0,restrict="+restrict, "-device", device+slot(n.Slot))
+	}
+	return args
+}
+
+// cpuArgs choose accelerator and processor. Without cx16: QEMU 7.2's TCG
+// leaves wrong flags after CMPXCHG16B, and Linux 6.12 then dies of a double
+// fault in its allocator. The bit can come back when no supported Debian has
+// that QEMU.
+func cpuArgs(accelerator string) []string {
+	if accelerator == "kvm" {
+		return []string{"-accel", "kvm", "-cpu", "host"}
+	}
+	return []string{"-accel", "tcg,thread=single", "-cpu", "max,-cx16"}
+}
+
+// sharedMemoryArgs put the guest's memory where device programs can map it.
+func sharedMemoryArgs(memory int) []string {
+	return []string{
+		"-object", fmt.Sprintf("memory-backend-memfd,id=memory,size=%dM,share=on", memory),
+		"-numa", "node,memdev=memory",
+	}
+}
+
+func slot(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(",bus=pcie.0,addr=0x%x", n)
+}
+
+// escape doubles commas, which separate QEMU's options.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }

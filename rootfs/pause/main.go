@@ -13,6 +13,11 @@ import (
 func main() {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGCHLD)
+	pause(signals)
+}
+
+// pause returns at the first signal that is not about a child.
+func pause(signals <-chan os.Signal) {
 	// Orphans that ended before Notify raise no further signal.
 	reap()
 	for s := range signals {

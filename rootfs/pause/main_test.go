@@ -1,52 +1,39 @@
 package main
 
 import (
+	"errors"
 	"os"
-	"os/exec"
-	"os/signal"
-	"path/filepath"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-// TestMain lets the test binary be the pause program.
-func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "pause" {
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-func TestEndsOnSignal(t *testing.T) {
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		t.Run(s.String(), func(t *testing.T) {
-			cmd := exec.Command("/proc/self/exe")
-			cmd.Args = []string{"pause"}
-			// A program inherits ignored signals: one that comes before the
-			// program asks for it is lost instead of deadly, so send again.
-			signal.Ignore(s)
-			defer signal.Reset(s)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			ended := make(chan error, 1)
-			go func() { ended <- cmd.Wait() }()
-			for {
-				if err := cmd.Process.Signal(s); err != nil {
-					break
+func TestPause(t *testing.T) {
+	for _, last := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(last.String(), func(t *testing.T) {
+			var children []int
+			for range 3 {
+				pid, err := syscall.ForkExec("/bin/true", []string{"true"}, nil)
+				if err != nil {
+					t.Fatal(err)
 				}
-				select {
-				case err := <-ended:
-					if err != nil {
-						t.Errorf("ended with %v", err)
-					}
-					return
-				default:
+				children = append(children, pid)
+			}
+			for _, pid := range children {
+				if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+					t.Fatal(err)
 				}
 			}
-			if err := <-ended; err != nil {
-				t.Errorf("ended with %v", err)
+			// One signal for all of them, as the kernel may do it.
+			signals := make(chan os.Signal, 2)
+			signals <- syscall.SIGCHLD
+			signals <- last
+			pause(signals)
+			for _, pid := range children {
+				if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+					t.Errorf("child %d is still there: %v", pid, err)
+				}
 			}
 		})
 	}

@@ -13,8 +13,9 @@ import (
 const zstdWindow = 8 << 20
 
 // compressor wraps the initrd's archive. Each works on one goroutine, so that
-// the bytes do not depend on scheduling. zstd (klauspost/compress) is the
-// usual choice: the kernel unpacks it several times faster than gzip.
+// the bytes do not depend on scheduling. zstd (klauspost/compress, because the
+// standard library has no encoder) makes the smallest image; none boots soonest
+// where the initrd is handed over in memory.
 func compressor(w io.Writer, name string) (io.WriteCloser, error) {
 	switch name {
 	case "", "zstd":

@@ -65,6 +65,7 @@ func (v *VM) startVsock(ctx context.Context, c Config) ([]string, error) {
 			return nil, err
 		}
 		v.address = func(port uint32) string { return fmt.Sprintf("vsock://%d:%d", cid, port) }
+		v.dial = func(ctx context.Context, port uint32) (net.Conn, error) { return dialVsock(ctx, cid, port) }
 		return []string{"-device", fmt.Sprintf("vhost-vsock-pci,guest-cid=%d", cid)}, nil
 	case VhostUser:
 		program, err := vsockProgram(c.VsockDevice)
@@ -73,6 +74,7 @@ func (v *VM) startVsock(ctx context.Context, c Config) ([]string, error) {
 		}
 		front, back := filepath.Join(v.dir, "vsock"), filepath.Join(v.dir, "vhost-vsock")
 		v.address = func(port uint32) string { return fmt.Sprintf("hvsock://%s:%d", front, port) }
+		v.dial = func(ctx context.Context, port uint32) (net.Conn, error) { return dialHybrid(ctx, front, port) }
 		// Context ids are per program here, so any will do.
 		err = v.helper(ctx, back, program, "--guest-cid", "3", "--socket", back, "--uds-path", front)
 		return []string{"-chardev", "socket,id=vsock,path=" + escape(back), "-device", "vhost-user-vsock-pci,chardev=vsock"}, err
@@ -134,9 +136,8 @@ func (v *VM) Address(port uint32) string {
 // Dial connects to a vsock port of the guest. It fails while nobody listens
 // there; the caller decides how long to try again.
 func (v *VM) Dial(ctx context.Context, port uint32) (net.Conn, error) {
-	address := v.Address(port)
-	if address == "" {
+	if v.dial == nil {
 		return nil, fmt.Errorf("dial guest: this vm has no vsock device: %w", errdefs.ErrFailedPrecondition)
 	}
-	return dial(ctx, address)
+	return v.dial(ctx, port)
 }

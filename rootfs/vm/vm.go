@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -58,7 +59,8 @@ type Network struct {
 type VM struct {
 	accelerator string
 	transport   Transport
-	address     func(port uint32) string
+	address     func(port uint32) string                                 // nil under Loopback
+	dial        func(ctx context.Context, port uint32) (net.Conn, error) // nil under Loopback
 	console     *console
 	dir         string
 	helpers     []*process

@@ -1,0 +1,50 @@
+package vmtest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coffer-cc/coffer/protos/agentpb"
+	"github.com/coffer-cc/coffer/protos/typespb"
+)
+
+// cardMAC is the address of the shared machine's network card.
+const cardMAC = "52:54:00:c0:ff:ee"
+
+func TestBlockStorage(t *testing.T) {
+	g := Shared(t)
+	const point = "/run/kata-containers/sandbox/storage/disk"
+	spec := containerSpec("disk", "cat", "/data/greeting")
+	spec.Mounts = append(spec.Mounts, &agentpb.Mount{Destination: "/data", Source: point, Type: "bind", Options: []string{"rbind", "ro"}})
+	g.start(t, "disk", spec, &agentpb.Storage{
+		Driver: "blk", Source: fmt.Sprintf("%02x", diskSlot), Fstype: "ext4", Options: []string{"ro"}, MountPoint: point,
+	})
+	if got, want := g.output(t, "disk"), "hello from a disk\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if code := g.wait(t, "disk"); code != 0 {
+		t.Errorf("ended with %d", code)
+	}
+}
+
+// TestNetwork sets up the card by the protocol's calls and reaches QEMU's
+// gateway, which answers pings by itself.
+func TestNetwork(t *testing.T) {
+	g := Shared(t)
+	call(t, g.Agent.UpdateInterface, &agentpb.UpdateInterfaceRequest{Interface: &typespb.Interface{
+		Device: "eth0", Name: "eth0", Mtu: 1500, HwAddr: cardMAC,
+		IPAddresses: []*typespb.IPAddress{{Family: typespb.IPFamily_v4, Address: "10.0.2.15", Mask: "24"}},
+	}})
+	call(t, g.Agent.UpdateRoutes, &agentpb.UpdateRoutesRequest{Routes: &agentpb.Routes{Routes: []*typespb.Route{
+		{Dest: "0.0.0.0/0", Gateway: "10.0.2.2", Device: "eth0"},
+	}}})
+	links := call(t, g.Agent.ListInterfaces, &agentpb.ListInterfacesRequest{})
+	if !slices.ContainsFunc(links.Interfaces, func(i *typespb.Interface) bool {
+		return i.Name == "eth0" && strings.EqualFold(i.HwAddr, cardMAC) && len(i.IPAddresses) > 0
+	}) {
+		t.Errorf("interfaces are %v", links.Interfaces)
+	}
+	g.run(t, "ping", "ping", "-c", "1", "-W", "5", "10.0.2.2")
+}

@@ -1,5 +1,47 @@
 # The policy of an image that was built without one: every request is refused.
-# Initdata may bring another policy; so may an image built with --policy.
+# Initdata may bring another policy; so may an image built with --policy. Each
+# request has its rule, because one without a rule is an error and not a
+# refusal.
 package agent_policy
 
-default AllowRequestsFailingPolicy := false
+default AddARPNeighborsRequest := false
+default AddSwapPathRequest := false
+default AddSwapRequest := false
+default CloseStdinRequest := false
+default CopyFileRequest := false
+default CreateContainerRequest := false
+default CreateSandboxRequest := false
+default DestroySandboxRequest := false
+default ExecProcessRequest := false
+default GetDiagnosticDataRequest := false
+default GetIPTablesRequest := false
+default GetMetricsRequest := false
+default GetOOMEventRequest := false
+default GuestDetailsRequest := false
+default ListInterfacesRequest := false
+default ListRoutesRequest := false
+default MemAgentCompactConfig := false
+default MemAgentMemcgConfig := false
+default MemHotplugByProbeRequest := false
+default OnlineCPUMemRequest := false
+default PauseContainerRequest := false
+default ReadStreamRequest := false
+default RemoveContainerRequest := false
+default RemoveStaleVirtiofsShareMountsRequest := false
+default ReseedRandomDevRequest := false
+default ResizeVolumeRequest := false
+default ResumeContainerRequest := false
+default SetGuestDateTimeRequest := false
+default SetIPTablesRequest := false
+default SetPolicyRequest := false
+default SignalProcessRequest := false
+default StartContainerRequest := false
+default StatsContainerRequest := false
+default TtyWinResizeRequest := false
+default UpdateContainerRequest := false
+default UpdateEphemeralMountsRequest := false
+default UpdateInterfaceRequest := false
+default UpdateRoutesRequest := false
+default VolumeStatsRequest := false
+default WaitProcessRequest := false
+default WriteStreamRequest := false

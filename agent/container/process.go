@@ -1,0 +1,143 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// Process is the init of a container or a program that Exec started in it.
+// All methods may be called at any time from several goroutines, also after
+// the process has ended.
+type Process struct {
+	proc     Proc
+	terminal bool
+	stdin    *input
+	stdout   *output
+	stderr   *output // nil with a terminal, which has one stream
+
+	done   chan struct{} // closed after the exit; code is set before
+	code   int
+	gone   chan struct{} // closed by Destroy if the process never ran its program
+	waited atomic.Bool   // somebody has been told the code
+	seq    uint64        // order among execs; guarded by Container.mu
+}
+
+// Pid is the process's number in the guest.
+func (p *Process) Pid() int { return p.proc.Pid() }
+
+// ReadStdout returns the next output of the process, at least one byte, at
+// most max. It waits for output until ctx ends. Bytes belong to the first
+// reader that gets them; a cancelled read takes none. io.EOF comes when nobody
+// is left who could write, or when the drain window after the exit is over,
+// because a grandchild may hold the pipe open for ever; it then comes always.
+func (p *Process) ReadStdout(ctx context.Context, max int) ([]byte, error) {
+	return p.stdout.read(ctx, max)
+}
+
+// ReadStderr is ReadStdout for the other stream. A terminal has none and
+// reports io.EOF at once.
+func (p *Process) ReadStderr(ctx context.Context, max int) ([]byte, error) {
+	if p.stderr == nil {
+		return nil, io.EOF
+	}
+	return p.stderr.read(ctx, max)
+}
+
+// WriteStdin writes all of data, waiting while the process does not read. When
+// it fails it says how much went in. Kills and signals do not wait for it; it
+// ends with EPIPE when the process does.
+func (p *Process) WriteStdin(ctx context.Context, data []byte) (int, error) {
+	return p.stdin.write(ctx, data)
+}
+
+// CloseStdin lets the process read the end of its input, after what was
+// written. It may be repeated. On a terminal it types the end-of-file
+// character.
+func (p *Process) CloseStdin() error {
+	if err := p.stdin.close(); err != nil {
+		return fmt.Errorf("close stdin: %w", err)
+	}
+	return nil
+}
+
+// Resize sets the size of the terminal. Without one it fails with
+// ErrUnavailable and the words "no tty", which the host knows.
+func (p *Process) Resize(rows, cols uint16) error {
+	if !p.terminal {
+		return fmt.Errorf("no tty: %w", errdefs.ErrUnavailable)
+	}
+	if err := p.stdin.resize(rows, cols); err != nil {
+		return fmt.Errorf("resize terminal: %w", err)
+	}
+	return nil
+}
+
+// Wait returns the exit code: 0-255, or 128 plus the signal that killed the
+// process. Any number of callers get it, however late. A created container
+// that is destroyed without having been started answers ErrNotFound.
+func (p *Process) Wait(ctx context.Context) (int, error) {
+	select {
+	case <-p.done:
+	case <-p.gone:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	select {
+	case <-p.gone: // the end that Destroy made of it is no exit
+		return 0, fmt.Errorf("process was never started: %w", errdefs.ErrNotFound)
+	default:
+	}
+	p.waited.Store(true)
+	return p.code, nil
+}
+
+// hasExited reports whether the exit code is known.
+func (p *Process) hasExited() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// await collects the exit code. One goroutine runs it per process, from the
+// moment the process exists until it has ended.
+func (p *Process) await(drain time.Duration) {
+	code, err := p.proc.Wait()
+	if err != nil {
+		slog.Warn("exit code lost", "pid", p.proc.Pid(), "error", err)
+		code = 255
+	}
+	p.code = code
+	p.stdin.exit()
+	p.stdout.exit(drain)
+	if p.stderr != nil {
+		p.stderr.exit(drain)
+	}
+	close(p.done)
+}
+
+// abandon closes gone. Container.mu guards it against a second time.
+func (p *Process) abandon() {
+	select {
+	case <-p.gone:
+	default:
+		close(p.gone)
+	}
+}
+
+// close frees the streams. What was not read is lost.
+func (p *Process) close() {
+	p.stdin.file.Close()
+	p.stdout.close()
+	if p.stderr != nil {
+		p.stderr.close()
+	}
+}

@@ -1,0 +1,81 @@
+// Package boot makes a bare guest usable: mounts, kernel modules, cgroups,
+// loopback, host name, limits. It runs once, in the agent that PID 1 started,
+// before anything else touches the guest; where another init system booted the
+// machine it does not run at all.
+package boot
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+)
+
+// Step is one thing to do. A failing step ends the boot unless it is Optional.
+type Step struct {
+	Name     string
+	Do       func(context.Context) error
+	Optional bool
+}
+
+// Run does the steps in order and logs one line with the time of each.
+func Run(ctx context.Context, steps []Step) error {
+	for _, s := range steps {
+		start := time.Now()
+		err := s.Do(ctx)
+		took := time.Since(start)
+		switch {
+		case err == nil:
+			slog.InfoContext(ctx, "boot step", "step", s.Name, "took", took)
+		case s.Optional:
+			slog.WarnContext(ctx, "boot step failed", "step", s.Name, "took", took, "error", err)
+		default:
+			return fmt.Errorf("boot: %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// Options says what the steps depend on.
+type Options struct {
+	Root       string // every path is below it; "/" outside of tests
+	CgroupV1   bool   // even though the kernel has version 2
+	Modules    string // file of the image that lists kernel modules; it may be missing
+	LoopbackUp func(context.Context) error // required
+}
+
+// ModulesFile is where an image lists its kernel modules: one path per line, in
+// the order to load them.
+const ModulesFile = "/etc/coffer/modules"
+
+// Steps returns the whole boot. The order matters: mounts made before the root
+// is moved would be left behind in the old one; modules may bring the file
+// systems of later steps; the limits come last because raising them needs no
+// mount and lowering them hinders none.
+func Steps(o Options) []Step {
+	b := bootstrap{o}
+	steps := []Step{
+		{Name: "private mounts", Do: b.privateMounts},
+		{Name: "root that can be pivoted", Do: b.movableRoot},
+	}
+	for _, m := range baseMounts() {
+		steps = append(steps, Step{Name: "mount " + m.target, Do: b.mounts(m), Optional: m.optional})
+	}
+	return append(steps,
+		Step{Name: "kernel modules", Do: b.modules},
+		Step{Name: "mount configfs", Do: b.configfs, Optional: true},
+		Step{Name: "cgroups", Do: b.cgroups},
+		Step{Name: "terminals", Do: b.ptmx},
+		Step{Name: "host name", Do: b.hostname},
+		Step{Name: "loopback", Do: o.LoopbackUp},
+		Step{Name: "limits", Do: b.limits},
+	)
+}
+
+// bootstrap holds what the steps need.
+type bootstrap struct {
+	Options
+}
+
+func (b bootstrap) path(p string) string { return filepath.Join(b.Root, p) }

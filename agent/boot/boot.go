@@ -39,9 +39,9 @@ func Run(ctx context.Context, steps []Step) error {
 
 // Options says what the steps depend on.
 type Options struct {
-	Root       string // every path is below it; "/" outside of tests
-	CgroupV1   bool   // even though the kernel has version 2
-	Modules    string // file of the image that lists kernel modules; it may be missing
+	Root       string                      // every path is below it; "/" outside of tests
+	CgroupV1   bool                        // even though the kernel has version 2
+	Modules    string                      // file of the image that lists kernel modules; it may be missing
 	LoopbackUp func(context.Context) error // required
 }
 

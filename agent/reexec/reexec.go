@@ -22,6 +22,7 @@ import "C"
 
 import (
 	"os"
+	"runtime"
 
 	// libcontainer runs the second half of a container's start in the child.
 	"github.com/opencontainers/runc/libcontainer"
@@ -30,6 +31,12 @@ import (
 )
 
 func init() {
+	// libcontainer moves a thread of the agent into each new container's mount
+	// namespace and leaves it to the Go runtime to end that thread. The
+	// runtime cannot end the main thread, and that one is what /proc/self
+	// shows: the agent would from then on see the mounts of a container, and
+	// keep them alive. Locked to the main goroutine it never gets such work.
+	runtime.LockOSThread()
 	if isChild(os.Args, os.Getenv("_LIBCONTAINER_INITPIPE")) {
 		libcontainer.Init() // never returns
 	}

@@ -541,7 +541,11 @@ func TestRealSeccomp(t *testing.T) {
 func TestRealIgnoredSignals(t *testing.T) {
 	l := needLab(t)
 	signal.Ignore(unix.SIGPIPE, unix.SIGUSR1)
-	defer signal.Reset(unix.SIGPIPE, unix.SIGUSR1)
+	defer func() { // Reset does not undo Ignore
+		undo := make(chan os.Signal, 1)
+		signal.Notify(undo, unix.SIGPIPE, unix.SIGUSR1)
+		signal.Stop(undo)
+	}()
 	grep := &specs.Process{Args: []string{"/bin/grep", "SigIgn", "/proc/self/status"}}
 	out := l.output(t, grep, nil)
 	if out != "SigIgn:\t0000000000000000\n" {

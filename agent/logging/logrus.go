@@ -1,0 +1,68 @@
+package logging
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// hook hands entries of logrus to the handler.
+type hook struct{ handler slog.Handler }
+
+// Levels implements logrus.Hook.
+func (hook) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire implements logrus.Hook.
+func (h hook) Fire(e *logrus.Entry) error {
+	ctx := e.Context
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	level := fromLogrus(e.Level)
+	if !h.handler.Enabled(ctx, level) {
+		return nil
+	}
+	when := e.Time
+	if when.IsZero() {
+		when = time.Now()
+	}
+	r := slog.NewRecord(when, level, e.Message, 0)
+	r.AddAttrs(slog.String("subsystem", "libcontainer"))
+	for k, v := range e.Data {
+		r.AddAttrs(slog.Any(k, v))
+	}
+	return h.handler.Handle(ctx, r)
+}
+
+func fromLogrus(l logrus.Level) slog.Level {
+	switch l {
+	case logrus.PanicLevel, logrus.FatalLevel:
+		return LevelCritical
+	case logrus.ErrorLevel:
+		return slog.LevelError
+	case logrus.WarnLevel:
+		return slog.LevelWarn
+	case logrus.InfoLevel:
+		return slog.LevelInfo
+	case logrus.DebugLevel:
+		return slog.LevelDebug
+	}
+	return LevelTrace
+}
+
+// bridgeLogrus leads logrus's global logger into h. Its level matters too:
+// libcontainer asks it before it builds costly messages.
+func bridgeLogrus(h slog.Handler, level slog.Level) {
+	l := logrus.StandardLogger()
+	l.SetOutput(io.Discard)
+	l.ReplaceHooks(logrus.LevelHooks{})
+	l.AddHook(hook{h})
+	for _, candidate := range logrus.AllLevels { // from panic to trace
+		if fromLogrus(candidate) >= level {
+			l.SetLevel(candidate)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+# Coffer's front desk: `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN     := bin
+CACHE   := .cache
+TOOLS   := $(CURDIR)/$(CACHE)/bin
+VERSION := $(shell cat VERSION)
+
+# What each tag leaves out or puts in stands in CONTRIBUTING.md.
+TAGS := containers_image_openpgp,containers_image_storage_stub,containers_image_docker_daemon_stub,netgo,osusergo,runc_nocriu,grpcnotrace,seccomp
+export GOFLAGS := -buildvcs=false -tags=$(TAGS)
+
+# Tools that only build and test the project; none is linked into the agent.
+GOLANGCI := v2.15.0
+GOTESTSUM := v1.13.0
+
+STATIC  := -s -w -extldflags "-static"
+STAMP   := -X main.version=$(VERSION)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: go
+go:
+	@command -v go >/dev/null || { echo "make: Go is missing: install Go 1.21 or newer (it fetches the version that go.mod names by itself)" >&2; exit 1; }
+	@v=$$(GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//'); \
+	 [ "$$(printf '1.21\n%s\n' "$$v" | sort -V | head -1)" = 1.21 ] || { echo "make: Go $$v is too old: install Go 1.21 or newer" >&2; exit 1; }
+
+.PHONY: deps
+deps: ## install the Debian packages that building and testing need (root)
+	@.ci/deps rootfs/host-packages
+
+.PHONY: build
+build: go deps agent ctl mkguest ## build the three binaries into bin/
+
+.PHONY: agent
+agent: go
+	CGO_ENABLED=1 go build -trimpath -ldflags '$(STATIC) $(STAMP)' -o $(BIN)/coffer-agent ./cmd/agent
+
+.PHONY: ctl
+ctl: go
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(STAMP)' -o $(BIN)/agent-ctl ./cmd/agent-ctl
+
+.PHONY: mkguest
+mkguest: go
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(STAMP)' -o $(BIN)/mkguest ./cmd/mkguest
+
+.PHONY: guest
+guest: build ## build the guest kernel and initrd into out/guest/
+	$(BIN)/mkguest build --agent $(BIN)/coffer-agent --out out/guest
+
+.PHONY: test
+test: build $(TOOLS)/gotestsum ## run every test, with the race detector, VM tests included
+	@.ci/leftovers save $(CACHE)/before
+	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -count=1 -p 1 -timeout 25m ./...
+	@.ci/leftovers compare $(CACHE)/before
+
+.PHONY: lint
+lint: go $(TOOLS)/golangci-lint ## vet and lint the tree
+	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { echo "gofmt: run 'make fmt'" >&2; exit 1; }
+	$(TOOLS)/golangci-lint run --timeout 15m ./...
+
+.PHONY: fmt
+fmt: go ## format the Go files
+	gofmt -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
+
+.PHONY: bench
+bench: build ## measure, and print one table with ratios
+	.ci/bench
+
+.PHONY: demo
+demo: build ## boot a guest, run an encrypted and signed image in it, and show three refusals
+	.ci/demo
+
+.PHONY: protos
+protos: go ## regenerate protos/ from the .proto files
+	protos/generate.sh
+
+.PHONY: clean
+clean: ## remove what was built (downloads in .cache stay)
+	rm -rf $(BIN) out
+
+$(TOOLS)/gotestsum:
+	GOFLAGS= GOBIN=$(TOOLS) go install gotest.tools/gotestsum@$(GOTESTSUM)
+
+$(TOOLS)/golangci-lint:
+	GOFLAGS= GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/coffer-cc/coffer/"
+
+// arrows is the whole list of who may import whom between the floors. A key
+// and each value is a folder; the longest matching key decides. What is not
+// listed is forbidden. Packages of one top-level folder may import each other
+// unless their own key says otherwise.
+var arrows = map[string][]string{
+	"imagepull":         {"imagepull", "mount"},
+	"agent":             {"agent", "mount"},
+	"agent/reexec":      {},
+	"agent/pid1":        {},
+	"rpc":               {"rpc", "agent", "mount", "evidence", "protos"},
+	"rpc/wire":          {"rpc/wire", "protos"},
+	"rpc/socket":        {},
+	"cmd/agent":         {"agent", "mount", "evidence", "protos", "rpc", "imagepull"},
+	"cmd/agent-ctl":     {"rpc/socket", "rpc/wire", "protos", "evidence", "imagepull/registry", "imagepull/decrypt", "imagepull/encrypt", "rootfs/vm"},
+	"cmd/mkguest":       {"rootfs/image"},
+	"rootfs/image":      {"rootfs/image", "rpc/socket"},
+	"rootfs/vm":         {"rootfs/image", "rootfs/vm", "rpc/socket"},
+	"rootfs/pause":      {},
+	"mount":             {"mount"},
+	"evidence":          {"evidence"},
+	"evidence/secret":   {},
+	"evidence/resource": {},
+	"evidence/initdata": {},
+	"protos":            {"protos"},
+}
+
+// leaves are plain types that everybody may import.
+var leaves = []string{"evidence/secret", "evidence/resource", "evidence/initdata"}
+
+// edge names the one package that may import each third party among what is
+// linked into the agent; a second entry needs its reason here.
+var edge = map[string][]string{
+	"github.com/opencontainers/runc": {
+		"agent/container",
+		"agent/reexec", // the child half of the same library
+	},
+	"github.com/opencontainers/cgroups": {"agent/container"},
+	"github.com/open-policy-agent/opa":  {"agent/policy"},
+	"github.com/containers/ocicrypt": {
+		"imagepull/decrypt",
+		"imagepull/encrypt", // the other direction, not linked into the agent
+	},
+	"github.com/containers/image": {
+		"imagepull/registry",
+		"imagepull/signature", // the same library's policy engine
+		"imagepull/encrypt",   // not linked into the agent
+	},
+	"github.com/vishvananda/netlink": {"agent/network"},
+	"github.com/mdlayher/vsock":      {"rpc/socket"},
+	"github.com/containerd/ttrpc": {
+		"rpc",
+		"cmd/agent-ctl",
+		"protos/agentpb", // generated code
+	},
+}
+
+// neverLinked are packages that must not reach the guest binary.
+var neverLinked = []string{"evidence/devkbs", "evidence/verify", "imagepull/encrypt"}
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+// goList runs go list. The result is not cached by the test runner, so the
+// test must run with -count=1.
+func goList(t *testing.T, args ...string) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports"}, args...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v", args, err)
+	}
+	var pkgs []goPackage
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+func below(path, folder string) bool {
+	return path == folder || strings.HasPrefix(path, folder+"/")
+}
+
+func isTest(path string) bool {
+	return strings.HasSuffix(path, "test")
+}
+
+// allowed tells whether from may import to, both below the module.
+func allowed(from, to string) bool {
+	if isTest(from) || slices.Contains(leaves, to) {
+		return true
+	}
+	if isTest(to) {
+		return false
+	}
+	key := ""
+	for k := range arrows {
+		if below(from, k) && len(k) > len(key) {
+			key = k
+		}
+	}
+	return slices.ContainsFunc(arrows[key], func(f string) bool { return below(to, f) })
+}
+
+func TestFloors(t *testing.T) {
+	for _, p := range goList(t, "./...") {
+		from := strings.TrimPrefix(p.ImportPath, module)
+		for _, imp := range p.Imports {
+			if to, ours := strings.CutPrefix(imp, module); ours {
+				if !allowed(from, to) {
+					t.Errorf("%s imports %s: no arrow leads there", from, to)
+				}
+				continue
+			}
+			for lib, homes := range edge {
+				if below(imp, lib) && !isTest(from) && !slices.Contains(homes, from) {
+					t.Errorf("%s imports %s: only %v may", from, imp, homes)
+				}
+			}
+		}
+	}
+}
+
+func TestAllowedRefusesWhatTheDesignForbids(t *testing.T) {
+	for _, c := range [][2]string{
+		{"mount/storage", "imagepull"},
+		{"agent/sandbox", "rpc/wire"},
+		{"evidence/kbs", "mount"},
+		{"imagepull", "agent/config"},
+		{"rpc/wire", "agent/ocispec"},
+		{"cmd/agent-ctl", "agent/container"},
+		{"rpc", "agent/container/containertest"},
+	} {
+		if allowed(c[0], c[1]) {
+			t.Errorf("%s may import %s", c[0], c[1])
+		}
+	}
+}
+
+func TestAgentLinksNothingForTheOtherSide(t *testing.T) {
+	for _, p := range goList(t, "-deps", "./cmd/agent") {
+		path, ours := strings.CutPrefix(p.ImportPath, module)
+		if !ours {
+			continue
+		}
+		if isTest(path) || slices.Contains(neverLinked, path) {
+			t.Errorf("the agent links %s", path)
+		}
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -110,6 +111,10 @@ func (c *Container) watchOOM(ctx context.Context) {
 		return
 	}
 	stop, err := n.NotifyOOM(func() { close(c.oom) })
+	if errors.Is(err, os.ErrNotExist) {
+		slog.DebugContext(ctx, "no memory controller, so no memory kills", "error", err)
+		return
+	}
 	if err != nil {
 		slog.WarnContext(ctx, "memory kills will go unnoticed", "error", err)
 		return

@@ -411,7 +411,7 @@ func TestRealKillInSharedNamespace(t *testing.T) {
 		}
 	})
 	wait(t, start(t, c), 0)
-	if got := pids(t, c); got != 2 {
+	if got := l.pids(t, "member"); got != 2 {
 		t.Fatalf("%d processes, want the 2 orphans", got)
 	}
 	if err := c.Signal(patient(t), "", unix.SIGKILL); err != nil {
@@ -425,13 +425,16 @@ func TestRealKillInSharedNamespace(t *testing.T) {
 	}
 }
 
-func pids(t testing.TB, c *container.Container) uint64 {
+// pids counts the processes in the container's cgroup.
+func (l *lab) pids(t testing.TB, id string) int {
 	t.Helper()
-	s, err := c.Stats(patient(t))
+	files, _ := filepath.Glob("/sys/fs/cgroup/devices" + l.cgroup + "/" + id + "/cgroup.procs")
+	files = append(files, "/sys/fs/cgroup"+l.cgroup+"/"+id+"/cgroup.procs")
+	b, err := os.ReadFile(files[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Pids.Current
+	return strings.Count(string(b), "\n")
 }
 
 func TestRealPause(t *testing.T) {

@@ -1,0 +1,108 @@
+// Package rpc is what the host talks to: the AgentService and Health of Kata's
+// agent protocol over ttRPC. Methods translate, call one thing and return; what
+// concerns all of them happens in the gate, and errors get their codes in
+// errors.go. Everything that arrives here was written by an adversary.
+//
+// github.com/containerd/ttrpc is the library that the shims' side is built on.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/containerd/ttrpc"
+
+	"github.com/coffer-cc/coffer/agent/guest"
+	"github.com/coffer-cc/coffer/agent/network"
+	"github.com/coffer-cc/coffer/agent/policy"
+	"github.com/coffer-cc/coffer/agent/sandbox"
+)
+
+// Deps are the parts that the methods call. All are required.
+type Deps struct {
+	Policy    policy.Engine
+	Sandbox   *sandbox.Sandbox
+	Network   *network.Stack
+	Machine   guest.Machine
+	Metrics   *guest.Metrics
+	Copier    *guest.Copier
+	Details   Details
+	Destroyed func() // called once when the host has destroyed the sandbox
+}
+
+// Details are the facts about the agent that the host may ask for.
+type Details struct {
+	Version         string
+	Init            bool     // the agent runs below our own PID 1
+	StorageHandlers []string // driver names, sorted
+	Seccomp         bool
+}
+
+// Server answers the host. Use it once.
+type Server struct {
+	deps  Deps
+	gate  *gate
+	ttrpc *ttrpc.Server
+
+	cancel   context.CancelFunc // ends the context of every call
+	ctx      context.Context
+	closed   chan struct{} // closed when connections are
+	destroy  sync.Once
+	closeNow sync.Once
+}
+
+// New returns a server that does not listen yet.
+func New(d Deps) (*Server, error) {
+	srv, err := ttrpc.NewServer()
+	if err != nil {
+		return nil, fmt.Errorf("make ttRPC server: %w", err)
+	}
+	s := &Server{deps: d, gate: &gate{policy: d.Policy}, ttrpc: srv, closed: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	srv.RegisterService("grpc.AgentService", &ttrpc.ServiceDesc{Methods: s.agentMethods()})
+	srv.RegisterService("grpc.Health", &ttrpc.ServiceDesc{Methods: s.healthMethods()})
+	return s, nil
+}
+
+// Serve answers connections from l until Stop, and then returns nil. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.ttrpc.Serve(s.ctx, l); !errors.Is(err, ttrpc.ErrServerClosed) {
+		return fmt.Errorf("serve the agent protocol: %w", err)
+	}
+	return nil
+}
+
+// InFlight is the number of calls being worked on.
+func (s *Server) InFlight() int { return s.gate.inFlight() }
+
+const (
+	drainTime  = 2 * time.Second        // for calls that are being worked on
+	hangUpTime = 500 * time.Millisecond // for the host to read the last reply and hang up
+)
+
+// Stop ends the service: no further calls, long polls are cut, the others are
+// waited for, and then the connections are closed. ttRPC says nothing when a
+// reply has been written, so the host gets a moment to read it and hang up. A
+// pending GetOOMEvent gets no answer at all, because the shim would ask again.
+func (s *Server) Stop(ctx context.Context) error {
+	s.gate.shut()
+	s.cancel()
+	drain, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	err := s.gate.drain(drain)
+	hangUp, cancel := context.WithTimeout(ctx, hangUpTime)
+	defer cancel()
+	// Shutdown waits for connections that still have a call open, which is
+	// what a long poll is; running out of time is the usual way it ends.
+	_ = s.ttrpc.Shutdown(hangUp)
+	closed := s.ttrpc.Close()
+	s.closeNow.Do(func() { close(s.closed) })
+	if closed != nil && !errors.Is(closed, net.ErrClosed) {
+		err = errors.Join(err, closed)
+	}
+	return err
+}

@@ -113,29 +113,6 @@ func TestPad(t *testing.T) {
 	}
 }
 
-func TestAgentBroker(t *testing.T) {
-	tests := []struct {
-		name, in string
-		want     initdata.Broker
-		bad      bool
-	}{
-		{"url and certificate", "[token_configs]\n[token_configs.kbs]\nurl = 'https://k'\ncert = 'PEM'\n", initdata.Broker{URL: "https://k", Cert: "PEM"}, false},
-		{"empty certificate", "[token_configs.kbs]\nurl = 'https://k'\ncert = ''\n", initdata.Broker{URL: "https://k"}, false},
-		{"no kbs", "[token_configs.coco_as]\nurl = 'https://k'\n", initdata.Broker{}, false},
-		{"empty", "", initdata.Broker{}, false},
-		{"url is a number", "[token_configs.kbs]\nurl = 1\n", initdata.Broker{}, true},
-		{"malformed", "[token_configs", initdata.Broker{}, true},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := initdata.AgentBroker(tt.in)
-			if got != tt.want || errdefs.IsInvalidArgument(err) != tt.bad {
-				t.Errorf("AgentBroker = %+v, %v", got, err)
-			}
-		})
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(sample))
 	f.Add([]byte("version = \"0.1.0\"\nalgorithm = \"sha256\"\ndata = {a = \"\"\"\\\"\"\"\"}"))
@@ -151,6 +128,5 @@ func FuzzParse(f *testing.F) {
 		if d.Digest() == nil {
 			t.Fatal("a parsed document has no digest")
 		}
-		_, _ = initdata.AgentBroker(d.Data[initdata.AgentConfig])
 	})
 }

@@ -1,0 +1,109 @@
+// Package tee knows the confidential platforms this binary can speak for.
+// Each file holds one of them. To add one, write its file and put its Driver
+// into Drivers; nothing else in the program changes.
+package tee
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/tsm"
+)
+
+// Driver is one platform. Present must not change anything in the system but
+// for the moment of the call; Open is called only where Present is true.
+type Driver struct {
+	Kind    evidence.Kind
+	Signs   string // what Present looks for, in words for an error
+	Present func() bool
+	Open    func() (evidence.Collector, error)
+}
+
+// Drivers returns the platforms in the order in which they are looked for. A
+// guest runs on one platform, so the order decides only how long it takes to
+// find it: TDX first, as its reports cannot be mistaken for another's. The
+// sample collector is not among them, so no search ends there.
+func Drivers() []Driver {
+	h := host{root: "/", reports: tsm.OS("/")}
+	return h.drivers()
+}
+
+// Detect returns the collector of the platform that this guest runs on. With
+// none present it wraps errdefs.ErrNotFound and says what was looked for.
+func Detect(ds []Driver) (evidence.Collector, error) {
+	if d, ok := find(ds); ok {
+		return d.Open()
+	}
+	looked := make([]string, len(ds))
+	for i, d := range ds {
+		looked[i] = fmt.Sprintf("%s (%s)", d.Kind, d.Signs)
+	}
+	return nil, fmt.Errorf("no confidential platform among %s: %w", strings.Join(looked, ", "), errdefs.ErrNotFound)
+}
+
+// Present reports whether this guest runs on any of the platforms.
+func Present(ds []Driver) bool {
+	_, ok := find(ds)
+	return ok
+}
+
+// Select returns the collector that the configuration names. An empty name
+// means Detect. Any other has to be the platform that is present, and sample
+// is refused where one is present: a host that could switch a real guest to
+// sample evidence would learn how lax its key broker is. A name that does not
+// fit wraps errdefs.ErrFailedPrecondition.
+func Select(name string, ds []Driver) (evidence.Collector, error) {
+	if name == "" {
+		return Detect(ds)
+	}
+	d, found := find(ds)
+	switch {
+	case found && string(d.Kind) == name:
+		return d.Open()
+	case found:
+		return nil, fmt.Errorf("platform %s is configured but this is %s: %w", name, d.Kind, errdefs.ErrFailedPrecondition)
+	case name == string(evidence.Sample):
+		return Sample(), nil
+	}
+	return nil, fmt.Errorf("platform %s is configured but not present: %w", name, errdefs.ErrFailedPrecondition)
+}
+
+func find(ds []Driver) (Driver, bool) {
+	for _, d := range ds {
+		if d.Present() {
+			return d, true
+		}
+	}
+	return Driver{}, false
+}
+
+// host is where signs of platforms are looked for.
+type host struct {
+	root    string
+	reports tsm.FS
+}
+
+func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp()} }
+
+// exists reports whether any of the paths below root is there. A path that
+// cannot be examined counts as there: a platform is never overlooked because
+// of a broken file system.
+func (h host) exists(paths ...string) bool {
+	for _, p := range paths {
+		if _, err := os.Lstat(filepath.Join(h.root, p)); err == nil || !os.IsNotExist(err) {
+			return true
+		}
+	}
+	return false
+}
+
+// reporter reports whether the kernel's report interface is served by name.
+func (h host) reporter(name string) bool {
+	got, err := tsm.Provider(h.reports)
+	return err == nil && got == name
+}

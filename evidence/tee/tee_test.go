@@ -1,0 +1,126 @@
+package tee
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/evidencetest"
+)
+
+// guest lays out a root with the files, where a name with "=" has contents.
+func guest(t *testing.T, provider string, files ...string) []Driver {
+	t.Helper()
+	root := t.TempDir()
+	for _, f := range files {
+		name, text, _ := strings.Cut(f, "=")
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := host{root: root, reports: &evidencetest.TSM{Provider: provider}}
+	return h.drivers()
+}
+
+func TestDetect(t *testing.T) {
+	tests := []struct {
+		name, provider string
+		files          []string
+		want           evidence.Kind // "" when there is none
+	}{
+		{"nothing", "", nil, ""},
+		{"other processor", "", []string{"proc/cpuinfo=flags\t\t: fpu tdx_guestish\n"}, ""},
+		{"other provider", "arm_cca_guest", nil, ""},
+		{"tdx device", "", []string{"dev/tdx_guest"}, evidence.TDX},
+		{"tdx provider", "tdx_guest", nil, evidence.TDX},
+		{"tdx without driver", "", []string{"proc/cpuinfo=processor\t: 0\nflags\t\t: fpu tdx_guest sse\n"}, evidence.TDX},
+		{"snp device", "", []string{"dev/sev-guest"}, evidence.SNP},
+		{"snp without driver", "", []string{"sys/devices/platform/sev-guest"}, evidence.SNP},
+		{"snp provider", "sev_guest", nil, evidence.SNP},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ds := guest(t, tt.provider, tt.files...)
+			c, err := Detect(ds)
+			if Present(ds) != (tt.want != "") {
+				t.Errorf("Present = %v", Present(ds))
+			}
+			if tt.want == "" {
+				if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "/dev/sev-guest") {
+					t.Fatalf("Detect = %v, %v, want not found and what was looked for", c, err)
+				}
+				return
+			}
+			if err != nil || c.Kind() != tt.want {
+				t.Fatalf("Detect = %v, %v, want %s", c, err, tt.want)
+			}
+			if _, err := c.Collect(context.Background(), evidence.ReportData{}); !errdefs.IsNotImplemented(err) {
+				t.Errorf("Collect: %v, want not implemented", err)
+			}
+		})
+	}
+}
+
+func TestSelect(t *testing.T) {
+	bare, tdx := guest(t, ""), guest(t, "tdx_guest")
+	tests := []struct {
+		name, choice string
+		ds           []Driver
+		want         evidence.Kind
+		class        func(error) bool
+	}{
+		{"found", "", tdx, evidence.TDX, nil},
+		{"named and present", "tdx", tdx, evidence.TDX, nil},
+		{"sample on nothing", "sample", bare, evidence.Sample, nil},
+		{"no choice on nothing", "", bare, "", errdefs.IsNotFound},
+		{"sample on a real platform", "sample", tdx, "", errdefs.IsFailedPrecondition},
+		{"other platform", "snp", tdx, "", errdefs.IsFailedPrecondition},
+		{"named and absent", "tdx", bare, "", errdefs.IsFailedPrecondition},
+		{"unknown name", "sampl", bare, "", errdefs.IsFailedPrecondition},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := Select(tt.choice, tt.ds)
+			if tt.class != nil {
+				if !tt.class(err) {
+					t.Fatalf("Select = %v, %v", c, err)
+				}
+				return
+			}
+			if err != nil || c.Kind() != tt.want {
+				t.Fatalf("Select = %v, %v, want %s", c, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestNoDriverIsSample(t *testing.T) {
+	for _, d := range Drivers() {
+		if d.Kind == evidence.Sample {
+			t.Error("a search can end at the sample collector")
+		}
+	}
+}
+
+func TestSampleEvidence(t *testing.T) {
+	rd, err := evidence.NewReportData([]byte{0xff, 0, 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Sample().Collect(context.Background(), rd)
+	if err != nil || e.Kind != evidence.Sample || string(e.Data) != `{"svn":"1","report_data":"/wAA"}` {
+		t.Errorf("Collect = %s %s, %v", e.Kind, e.Data, err)
+	}
+	if _, err := evidence.NewReportData(make([]byte, 65)); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("65 bytes of report data: %v", err)
+	}
+}

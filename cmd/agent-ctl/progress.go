@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// showPull tells on stderr how far pulls are until stop is called. On a
+// terminal one line changes in place; elsewhere a line is printed per phase.
+// It says nothing where policy keeps the metrics from us.
+func (a *app) showPull(ctx context.Context, c *client) (stop func()) {
+	const interval = 300 * time.Millisecond
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	p := pullProgress{app: a, live: terminal(a.err) >= 0, seen: map[string]bool{}}
+	go func() {
+		defer close(done)
+		for t := time.NewTicker(interval); ; {
+			select {
+			case <-ctx.Done():
+				t.Stop()
+				return
+			case <-t.C:
+			}
+			ss, err := samples(ctx, c, pullFamily)
+			if err != nil {
+				return
+			}
+			p.show(ss)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+		p.end()
+	}
+}
+
+// pullProgress remembers what has been shown.
+type pullProgress struct {
+	*app
+	live bool
+	last string
+	seen map[string]bool
+}
+
+func (p *pullProgress) show(ss []sample) {
+	var parts []string
+	for _, s := range ss {
+		phase := s.labels["phase"]
+		if s.value == 0 {
+			continue
+		}
+		parts = append(parts, phase+" "+size(s.value))
+		key := s.labels["reference"] + " " + phase
+		if !p.live && !p.seen[key] {
+			p.seen[key] = true
+			p.note("pull %s: %s", s.labels["reference"], phase)
+		}
+	}
+	if line := printable(strings.Join(parts, ", ")); p.live && line != p.last {
+		p.last = line
+		fmt.Fprintf(p.err, "\r\033[Kpull: %s", line)
+	}
+}
+
+func (p *pullProgress) end() {
+	if p.last != "" {
+		fmt.Fprintln(p.err)
+	}
+}
+
+// size renders bytes the way people read them.
+func size(n float64) string {
+	for _, unit := range []string{"B", "KiB", "MiB"} {
+		if n < 1024 {
+			return fmt.Sprintf("%.4g %s", n, unit)
+		}
+		n /= 1024
+	}
+	return fmt.Sprintf("%.4g GiB", n)
+}

@@ -44,6 +44,10 @@ func (d *Libcontainer) config(id string, spec *specs.Spec) (*configs.Config, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
+	if config.OomScoreAdj == nil {
+		// Inherited, the agent's own score would shield the container.
+		config.OomScoreAdj = new(int)
+	}
 	return config, nil
 }
 

@@ -31,7 +31,7 @@ type Interface struct {
 
 // errLinkNotFound carries the words that the Go shim retries on while the host
 // is still plugging the device in; with any other text it gives up at once.
-var errLinkNotFound = fmt.Errorf("Link not found: %w", errdefs.ErrNotFound) //nolint:staticcheck // the shim matches this spelling
+var errLinkNotFound = fmt.Errorf("Link not found: %w", errdefs.ErrNotFound) // the shim matches this spelling
 
 // target is a request that has passed its checks.
 type target struct {

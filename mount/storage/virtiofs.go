@@ -59,7 +59,7 @@ func alreadyShared(p mount.Place, s Storage) (bool, error) {
 	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
 		return false, fmt.Errorf("look at %q: %w", p, err)
 	}
-	return int64(st.Type) == unix.FUSE_SUPER_MAGIC, nil
+	return st.Type == unix.FUSE_SUPER_MAGIC, nil
 }
 
 // adopted is a mount that somebody else made and keeps.

@@ -1,0 +1,27 @@
+package main
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/coffer-cc/coffer/agent/guest"
+)
+
+// ownMetrics adds what Coffer knows beyond Kata's families. agent-ctl reads
+// containers and pulls from here, so that a policy on GetMetrics governs them.
+func (p *process) ownMetrics(g *graph) func(context.Context, *guest.Exposition) {
+	return func(_ context.Context, e *guest.Exposition) {
+		e.Gauge("coffer_containers", "Containers of the pod")
+		for _, c := range g.sandbox.List() {
+			e.Sample(1, "id", c.ID, "name", c.Name, "state", string(c.State), "pid", strconv.Itoa(c.Pid),
+				"image", c.Image.Reference, "digest", c.Image.Digest)
+		}
+		e.Gauge("coffer_calls_in_flight", "Calls being worked on")
+		e.Sample(float64(g.server.InFlight()))
+		e.Gauge("coffer_config_ignored_keys", "Keys of the host that only the image may set")
+		e.Sample(float64(p.report.Ignored))
+		e.Counter("coffer_log_lines_dropped", "Log lines lost because nobody took them")
+		e.Sample(float64(p.sink.Dropped()))
+		g.guarded.metrics(e)
+	}
+}

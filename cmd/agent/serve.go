@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/coffer-cc/coffer/agent/boot"
+	"github.com/coffer-cc/coffer/agent/config"
+	"github.com/coffer-cc/coffer/agent/logging"
+	"github.com/coffer-cc/coffer/agent/network"
+	"github.com/coffer-cc/coffer/evidence/tee"
+	"github.com/coffer-cc/coffer/mount/device"
+	"github.com/coffer-cc/coffer/rpc/socket"
+)
+
+// memoryLimit is where the collector of garbage begins to work hard. It is far
+// above what the agent needs; a large pull must not take the workload's memory.
+const memoryLimit = 192 << 20
+
+// flushTime is how long the last lines may take to reach the console.
+const flushTime = time.Second
+
+// process is one life of the agent, from its start to its end.
+type process struct {
+	init bool     // started by our own PID 1, so the guest is bare
+	args []string // of the command line, believed
+
+	config   config.Config
+	initdata []byte // the text of the owner's document, nil without one
+	report   config.Report
+	sink     *logging.Sink
+	group    *errgroup.Group // every loop of the program; the first to fail ends it
+	ctx      context.Context // of the loops
+}
+
+// run boots, serves until the host destroys the sandbox, a signal comes or a
+// loop fails, and cleans up.
+func (p *process) run() error {
+	debug.SetMemoryLimit(memoryLimit)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	loops, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	p.group, p.ctx = errgroup.WithContext(loops)
+	if err := p.configure(); err != nil {
+		return err
+	}
+	served := p.bootAndServe(ctx)
+	if served != nil {
+		slog.Error("the agent ends", "error", served)
+	}
+	flush, done := context.WithTimeout(context.Background(), flushTime)
+	defer done()
+	_ = p.sink.Flush(flush) // the error is returned and printed besides
+	cancel()
+	return errors.Join(served, p.group.Wait())
+}
+
+// configure reads the settings and begins to log.
+func (p *process) configure() error {
+	sources, err := config.System(p.args, func() bool { return tee.Present(tee.Drivers()) })
+	if err != nil {
+		return err
+	}
+	if p.config, p.report, err = config.Load(sources); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	p.log(logging.Options{Level: p.config.Log.Level, Version: version})
+	p.report.Log(p.ctx)
+	return nil
+}
+
+func (p *process) log(o logging.Options) {
+	p.sink = logging.Setup(o)
+	p.loop(p.sink.Run)
+}
+
+// loop runs f until the program ends.
+func (p *process) loop(f func(context.Context) error) {
+	p.group.Go(func() error {
+		if err := f(p.ctx); err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
+	})
+}
+
+func (p *process) bootAndServe(ctx context.Context) error {
+	finder := &device.Finder{Timeout: p.config.Timeouts.Hotplug}
+	stack, err := network.Open(finder)
+	if err != nil {
+		return err
+	}
+	defer stack.Close()
+	if err := p.boot(ctx, stack); err != nil {
+		return err
+	}
+	if err := p.openLogPort(ctx); err != nil {
+		return err
+	}
+	policy, err := p.adoptInitdata(ctx)
+	if err != nil {
+		return err
+	}
+	g, err := p.build(finder, stack, policy)
+	if err != nil {
+		return err
+	}
+	p.loop(finder.Run)
+	return p.serve(ctx, g)
+}
+
+// boot makes the guest usable. Where another init has done that, only the
+// agent's own protection is left to do.
+func (p *process) boot(ctx context.Context, stack *network.Stack) error {
+	if !p.init {
+		return boot.Run(ctx, boot.ServiceSteps())
+	}
+	return boot.Run(ctx, boot.Steps(boot.Options{
+		Root: "/", CgroupV1: false, Modules: boot.ModulesFile, LoopbackUp: stack.LoopbackUp,
+	}))
+}
+
+// openLogPort moves the log to its vsock port, once the guest can have one.
+func (p *process) openLogPort(ctx context.Context) error {
+	port := p.config.Log.VPort
+	if port == 0 {
+		return nil
+	}
+	l, err := socket.Listen(ctx, "vsock://-1:"+strconv.FormatUint(uint64(port), 10))
+	if err != nil {
+		return fmt.Errorf("open the log port: %w", err)
+	}
+	p.log(logging.Options{Level: p.config.Log.Level, Version: version, Listener: l})
+	return nil
+}
+
+// serve answers until the end and takes the graph down in order: calls first,
+// then the pod.
+func (p *process) serve(ctx context.Context, g *graph) error {
+	l, err := socket.Listen(ctx, p.config.Server.Addr, g.peers...)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", p.config.Server.Addr, err)
+	}
+	served := make(chan error, 1)
+	p.group.Go(func() error {
+		err := g.server.Serve(l)
+		served <- err
+		return err
+	})
+	if err := p.openWorkload(g); err != nil {
+		return err
+	}
+	slog.Info("ready", "address", p.config.Server.Addr, "ms", sinceKernelStart().Milliseconds())
+	select {
+	case <-ctx.Done():
+		slog.Info("stopping", "why", "signal")
+	case <-g.destroyed:
+		slog.Info("stopping", "why", "sandbox was destroyed")
+	case <-p.ctx.Done():
+		err = p.group.Wait()
+	}
+	end, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	return errors.Join(err, g.stop(end))
+}
+
+// stopTime bounds the whole way down; PID 1 or systemd does the rest.
+const stopTime = 10 * time.Second
+
+// sinceKernelStart is zero where the kernel does not tell.
+func sinceKernelStart() time.Duration {
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	s, err := strconv.ParseFloat(first, 64)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(s * float64(time.Second))
+}

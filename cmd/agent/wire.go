@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/agent/config"
+	"github.com/coffer-cc/coffer/agent/container"
+	"github.com/coffer-cc/coffer/agent/guest"
+	"github.com/coffer-cc/coffer/agent/initdata"
+	"github.com/coffer-cc/coffer/agent/network"
+	"github.com/coffer-cc/coffer/agent/policy"
+	"github.com/coffer-cc/coffer/agent/sandbox"
+	"github.com/coffer-cc/coffer/mount/device"
+	"github.com/coffer-cc/coffer/mount/storage"
+	"github.com/coffer-cc/coffer/rpc"
+	"github.com/coffer-cc/coffer/rpc/socket"
+)
+
+// stateRoot holds libcontainer's records. It is below /run, where no container
+// mounts anything and no path of the host's protocol leads.
+const stateRoot = "/run/coffer/containers"
+
+// maxPolicy is the size of the largest policy, which the engine checks again.
+const maxPolicy = 16 << 20
+
+// keys of initdata that this program takes effect from.
+const (
+	keyPolicy = "policy.rego"
+	keyAA     = "aa.toml"
+	keyCDH    = "cdh.toml"
+)
+
+// graph is everything that lives as long as the agent.
+type graph struct {
+	server    *rpc.Server
+	sandbox   *sandbox.Sandbox
+	guarded   *guarded
+	peers     []socket.Option
+	destroyed chan struct{} // closed when the host has destroyed the sandbox
+}
+
+// adoptInitdata takes what the pod's owner says over what the image says, and
+// returns the first policy.
+//
+// The document arrives on a disk of the host, and nothing here has compared it
+// with the hardware yet. So it counts only where the image asks for sample
+// evidence, which promises nothing anyway; elsewhere the boot ends.
+func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
+	engine := policy.New()
+	doc, err := initdata.Load(ctx, "/dev")
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound):
+		return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
+	case err != nil:
+		return nil, fmt.Errorf("initdata: %w", err)
+	case p.config.Attestation.TEE != config.SampleTEE:
+		return nil, fmt.Errorf("initdata: this version cannot compare it with the hardware, so it is accepted only with attestation.tee = %q: %w", config.SampleTEE, errdefs.ErrFailedPrecondition)
+	}
+	slog.InfoContext(ctx, "initdata", "algorithm", doc.Algorithm, "digest", fmt.Sprintf("%x", doc.Digest()))
+	var report config.Report
+	p.config, report, err = config.Merge(p.config, config.Initdata{AA: doc.Data[keyAA], CDH: doc.Data[keyCDH]})
+	if err != nil {
+		return nil, fmt.Errorf("initdata: %w", err)
+	}
+	report.Log(ctx)
+	p.initdata = doc.Raw
+	if text, ok := doc.Data[keyPolicy]; ok {
+		if err := engine.Replace(ctx, text); err != nil {
+			return nil, fmt.Errorf("initdata: %s: %w", keyPolicy, err)
+		}
+		return engine, nil
+	}
+	return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
+}
+
+// loadPolicy puts the image's policy in force. Without one everything is denied.
+func (p *process) loadPolicy(ctx context.Context, engine *policy.Rego, file string) error {
+	st, err := os.Stat(file)
+	if errors.Is(err, os.ErrNotExist) {
+		slog.WarnContext(ctx, "no policy loaded, every request is denied", "file", file)
+		return nil
+	}
+	if err == nil && st.Size() > maxPolicy {
+		err = fmt.Errorf("%d bytes: %w", st.Size(), errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return fmt.Errorf("policy %s: %w", file, err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("policy %s: %w", file, err)
+	}
+	if err := engine.Replace(ctx, string(text)); err != nil {
+		return fmt.Errorf("policy %s: %w", file, err)
+	}
+	return nil
+}
+
+// build makes the parts and introduces them to each other.
+func (p *process) build(finder *device.Finder, stack *network.Stack, engine *policy.Rego) (*graph, error) {
+	for _, dir := range []string{storage.DefaultRoot, stateRoot, guest.SharedDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("make run directory: %w", err)
+		}
+	}
+	g := &graph{destroyed: make(chan struct{})}
+	if slices.Contains(p.config.Server.PeerCIDs, loopbackCID) {
+		g.peers = append(g.peers, socket.WithLoopback())
+	}
+	g.guarded = p.guard()
+	deps := storage.Deps{Devices: finder, PauseBundle: p.config.PauseBundle}
+	if g.guarded.images != nil {
+		deps.Images = g.guarded.images
+	}
+	handlers := storage.Handlers(deps)
+	g.sandbox = sandbox.New(sandbox.Deps{
+		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),
+		Options:    container.Options{PipeSize: p.config.Container.PipeSize},
+		Storage:    storage.NewManager(deps, handlers),
+		Devices:    finder,
+		SetDNS: func(ctx context.Context, lines []string) error {
+			return network.SetDNS(ctx, network.DefaultDNSFiles(), lines)
+		},
+	})
+	machine := guest.New()
+	var err error
+	metrics := &guest.Metrics{Machine: machine}
+	g.server, err = rpc.New(rpc.Deps{
+		Policy: engine, Sandbox: g.sandbox, Network: stack, Machine: machine,
+		Metrics: metrics, Copier: &guest.Copier{Root: guest.SharedDir},
+		Details: rpc.Details{
+			Version: version, Init: p.init, Seccomp: container.Seccomp,
+			StorageHandlers: slices.Sorted(maps.Keys(handlers)),
+		},
+		Destroyed: func() { close(g.destroyed) },
+	})
+	metrics.Extra = append(metrics.Extra, p.ownMetrics(g))
+	return g, err
+}
+
+// loopbackCID is the address of vsock peers inside the guest.
+const loopbackCID = 1
+
+// stop takes the graph down: calls first, then the pod.
+func (g *graph) stop(ctx context.Context) error {
+	err := g.server.Stop(ctx)
+	err = errors.Join(err, g.guarded.stop(ctx))
+	return errors.Join(err, g.sandbox.Destroy(ctx))
+}

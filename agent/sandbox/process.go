@@ -1,0 +1,89 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/coffer-cc/coffer/mount/storage"
+)
+
+// chooseProcess settles what the container runs. As a rule that is what the
+// spec says. Two exceptions, both only with a root file system that the guest
+// provided: the pod's own container runs the guest's pause bundle, whatever the
+// host asked for, and a process without arguments gets those of the verified
+// image.
+func (b *build) chooseProcess(context.Context) error {
+	root, err := rootfs(b.volumes)
+	if err != nil {
+		return err
+	}
+	if root == nil {
+		return requireArgs(b.r.Spec)
+	}
+	if pause, ok := root.Pause(); ok {
+		return b.runPause(pause)
+	}
+	if isSandbox(b.r.Spec) {
+		return fmt.Errorf("annotations say sandbox, but its storage pulls an image: %w", errdefs.ErrInvalidArgument)
+	}
+	img, ok := root.Image()
+	if !ok {
+		return fmt.Errorf("root file system is neither an image nor the pause bundle: %w", errdefs.ErrInvalidArgument)
+	}
+	b.image = Image{Reference: img.Reference, Digest: img.ManifestDigest}
+	if len(b.r.Spec.Process.Args) == 0 {
+		if err := applyImage(b.r.Spec.Process, img); err != nil {
+			return err
+		}
+	}
+	return requireArgs(b.r.Spec)
+}
+
+// runPause needs the spec to say the same as the storage: policy rules look at
+// the annotations of the spec, and must not take a pause container for another.
+func (b *build) runPause(pause *specs.Process) error {
+	if !isSandbox(b.r.Spec) {
+		return fmt.Errorf("storage says sandbox, but the annotations do not: %w", errdefs.ErrInvalidArgument)
+	}
+	b.r.Spec.Process = pause
+	return requireArgs(b.r.Spec)
+}
+
+func requireArgs(spec *specs.Spec) error {
+	if len(spec.Process.Args) == 0 {
+		return fmt.Errorf("OCI.Process.Args: empty: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// rootfs returns the volume that is a root file system made by the guest, or nil.
+func rootfs(volumes []storage.Volume) (storage.Rootfs, error) {
+	var found storage.Rootfs
+	for _, v := range volumes {
+		r, ok := v.(storage.Rootfs)
+		if !ok {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("storages: two root file systems: %w", errdefs.ErrInvalidArgument)
+		}
+		found = r
+	}
+	return found, nil
+}
+
+func isSandbox(spec *specs.Spec) bool {
+	return spec.Annotations["io.kubernetes.cri.container-type"] == "sandbox" ||
+		spec.Annotations["io.kubernetes.cri-o.ContainerType"] == "sandbox"
+}
+
+// containerName is what Kubernetes calls the container.
+func containerName(spec *specs.Spec) string {
+	if name := spec.Annotations["io.kubernetes.cri.container-name"]; name != "" {
+		return name
+	}
+	return spec.Annotations["io.kubernetes.cri-o.ContainerName"]
+}

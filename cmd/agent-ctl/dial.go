@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 
 	"github.com/coffer-cc/coffer/protos/agentpb"
@@ -26,16 +27,32 @@ func (a *app) dial(ctx context.Context) (*client, error) {
 	dctx, cancel := limit(ctx, a.timeout)
 	defer cancel()
 	conn, err := socket.Dial(dctx, a.address)
+	if errdefs.IsInvalidArgument(err) {
+		return nil, usageError{err}
+	}
 	if err != nil {
 		return nil, unreachableError{err}
 	}
-	c := ttrpc.NewClient(conn)
+	c := ttrpc.NewClient(conn, ttrpc.WithUnaryClientInterceptor(leadTime))
 	return &client{
 		Client:  c,
 		agent:   agentpb.NewAgentServiceClient(c),
 		health:  agentpb.NewHealthClient(c),
 		timeout: a.timeout,
 	}, nil
+}
+
+// slack is how much longer we wait than the agent does. The agent then ends a
+// call that takes too long, and says so; were we to leave first, output that it
+// had just read for us would be lost.
+const slack = 500 * time.Millisecond
+
+// leadTime tells the agent the earlier of the two deadlines.
+func leadTime(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, _ *ttrpc.UnaryClientInfo, call ttrpc.Invoker) error {
+	if t := time.Duration(req.TimeoutNano); t > slack {
+		req.TimeoutNano = int64(t - slack)
+	}
+	return call(ctx, req, resp)
 }
 
 // limit bounds one call. The deadline travels with the request.
@@ -47,7 +64,7 @@ func limit(ctx context.Context, d time.Duration) (context.Context, context.Cance
 	if d == 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, d)
+	return context.WithTimeout(ctx, d+slack)
 }
 
 // withClient is the frame of every command that needs one connection.

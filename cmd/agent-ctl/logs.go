@@ -41,7 +41,7 @@ func (a *app) logsCommand() *cobra.Command {
 }
 
 // drain takes what is there already. A read that gets nothing for a moment is
-// cancelled, which costs no output.
+// ended by the agent, which costs no output.
 func (s *session) drain(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { return s.drainOne(ctx, "ReadStdout", s.c.agent.ReadStdout, s.out) })
@@ -52,7 +52,7 @@ func (s *session) drain(ctx context.Context) error {
 func (s *session) drainOne(ctx context.Context, name string, read readCall, w io.Writer) error {
 	const idle = 300 * time.Millisecond
 	patient := func(ctx context.Context, r *agentpb.ReadStreamRequest) (*agentpb.ReadStreamResponse, error) {
-		ctx, cancel := context.WithTimeout(ctx, idle)
+		ctx, cancel := limit(ctx, idle)
 		defer cancel()
 		resp, err := read(ctx, r)
 		if errors.Is(err, context.DeadlineExceeded) || code(err) == codes.DeadlineExceeded {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"os/signal"
 	"time"
@@ -168,13 +169,13 @@ func (r *containerRun) create(ctx context.Context) error {
 	if !r.quiet {
 		defer r.showPull(ctx, r.c)()
 	}
-	if _, err := r.c.agent.CreateContainer(ctx, req); err != nil {
-		if ctx.Err() != nil {
-			r.remove(context.WithoutCancel(ctx))
-		}
-		return failed("CreateContainer", err)
+	_, err = r.c.agent.CreateContainer(ctx, req)
+	if cut := ctx.Err(); cut != nil {
+		// Nobody knows how far it came. Usually there is nothing to remove.
+		_ = r.forget(context.WithoutCancel(ctx))
+		err = errors.Join(err, cut)
 	}
-	return nil
+	return failed("CreateContainer", err)
 }
 
 // request carries the image as a storage that the guest pulls, the way a shim
@@ -205,12 +206,18 @@ func (r *containerRun) start(ctx context.Context) error {
 	return failed("StartContainer", err)
 }
 
-// remove kills what still runs and forgets the container. It only notes its
-// failure, since something more important is being reported.
+// remove only notes its failure, since something more important is being
+// reported.
 func (r *containerRun) remove(ctx context.Context) {
+	if err := r.forget(ctx); err != nil {
+		r.note("%v", err)
+	}
+}
+
+// forget kills what still runs and removes the container.
+func (r *containerRun) forget(ctx context.Context) error {
 	ctx, cancel := r.c.limit(ctx)
 	defer cancel()
-	if _, err := r.c.agent.RemoveContainer(ctx, &agentpb.RemoveContainerRequest{ContainerId: r.name}); err != nil {
-		r.note("%v", failed("RemoveContainer", err))
-	}
+	_, err := r.c.agent.RemoveContainer(ctx, &agentpb.RemoveContainerRequest{ContainerId: r.name})
+	return failed("RemoveContainer", err)
 }

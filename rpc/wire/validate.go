@@ -63,7 +63,7 @@ func (w *walk) message(path string, m protoreflect.Message) error {
 
 func (w *walk) field(path string, fd protoreflect.FieldDescriptor, m protoreflect.Message) error {
 	if !m.Has(fd) {
-		if ruleFor(fd.FullName()).mustBeSet() {
+		if !fd.IsList() && ruleFor(fd.FullName()).mustBeSet() {
 			return invalid(join(path, fd), "must not be empty")
 		}
 		return nil

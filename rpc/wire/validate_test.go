@@ -66,6 +66,12 @@ func TestValidate(t *testing.T) {
 		{"annotation", &agentpb.CreateContainerRequest{ContainerId: cid, OCI: &agentpb.Spec{
 			Annotations: map[string]string{"k": "v\x00"},
 		}}, "OCI.Annotations: NUL"},
+		{"no masked paths", &agentpb.CreateContainerRequest{ContainerId: cid, OCI: &agentpb.Spec{
+			Linux: &agentpb.Linux{},
+		}}, ""},
+		{"empty masked path", &agentpb.CreateContainerRequest{ContainerId: cid, OCI: &agentpb.Spec{
+			Linux: &agentpb.Linux{MaskedPaths: []string{""}},
+		}}, "OCI.Linux.MaskedPaths[0]: must be an absolute path"},
 		{"too many elements", &agentpb.MemHotplugByProbeRequest{MemHotplugProbeAddr: make([]uint64, maxElements+1)}, "memHotplugProbeAddr: more than"},
 		{"long policy", &agentpb.SetPolicyRequest{Policy: strings.Repeat("#\n", 1<<20)}, ""},
 	}

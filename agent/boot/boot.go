@@ -1,7 +1,6 @@
 // Package boot makes a bare guest usable: mounts, kernel modules, cgroups,
 // loopback, host name, limits. It runs once, in the agent that PID 1 started,
-// before anything else touches the guest; where another init system booted the
-// machine it does not run at all.
+// before anything else touches the guest.
 package boot
 
 import (
@@ -50,9 +49,8 @@ type Options struct {
 const ModulesFile = "/etc/coffer/modules"
 
 // Steps returns the whole boot. The order matters: mounts made before the root
-// is moved would be left behind in the old one; modules may bring the file
-// systems of later steps; the limits come last because raising them needs no
-// mount and lowering them hinders none.
+// is moved would be left behind in the old one, and modules may bring the file
+// systems of later steps.
 func Steps(o Options) []Step {
 	b := bootstrap{o}
 	steps := []Step{
@@ -69,8 +67,15 @@ func Steps(o Options) []Step {
 		Step{Name: "terminals", Do: b.ptmx},
 		Step{Name: "host name", Do: b.hostname},
 		Step{Name: "loopback", Do: o.LoopbackUp},
-		Step{Name: "limits", Do: b.limits},
+		Step{Name: "habits", Do: habits},
+		Step{Name: "protection", Do: protect},
 	)
+}
+
+// ServiceSteps are the boot where another init system has booted the guest and
+// runs the agent as its service: all that is left is the agent's own protection.
+func ServiceSteps() []Step {
+	return []Step{{Name: "protection", Do: protect}}
 }
 
 // ServiceSteps returns what is left to do where systemd or another init has made

@@ -30,7 +30,10 @@ func TestLimitsChild(t *testing.T) {
 	if os.Args[len(os.Args)-1] != "limits-child" {
 		t.Skip("runs in the child of TestLimits")
 	}
-	if err := (bootstrap{}).limits(t.Context()); err != nil {
+	if err := habits(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), ServiceSteps()); err != nil {
 		t.Fatal(err)
 	}
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/coffer-cc/coffer/agent/ocispec"
 )
 
 // Machine is where the kernel shows itself.
@@ -25,8 +27,8 @@ func New() Machine {
 }
 
 // SharedDir is where the host's files appear: shared by virtio-fs or sent by
-// CopyFile. Policies know the path.
-const SharedDir = "/run/kata-containers/shared/containers"
+// CopyFile.
+const SharedDir = ocispec.SharedDir
 
 // readWord returns a small file without the white space around its content.
 func readWord(path string) (string, error) {

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/mount"
 )
 
@@ -33,11 +33,11 @@ func TerminationLog(spec *specs.Spec, shared string) (string, error) {
 	if path == "" {
 		return "", fmt.Errorf("termination log: no annotation %s: %w", terminationLogPath, errdefs.ErrFailedPrecondition)
 	}
-	i := slices.IndexFunc(spec.Mounts, func(m specs.Mount) bool { return m.Destination == path })
-	if i < 0 {
+	m := ocispec.MountAt(spec, path)
+	if m == nil {
 		return "", fmt.Errorf("termination log: nothing is mounted on its path: %w", errdefs.ErrFailedPrecondition)
 	}
-	place, err := mount.At(shared, spec.Mounts[i].Source)
+	place, err := mount.At(shared, m.Source)
 	if err != nil {
 		return "", fmt.Errorf("termination log: %w", err)
 	}

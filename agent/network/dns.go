@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/mount"
 )
 
@@ -30,7 +31,7 @@ type DNSFiles struct {
 
 // DefaultDNSFiles are the paths that policies and the host know.
 func DefaultDNSFiles() DNSFiles {
-	return DNSFiles{Written: "/run/kata-containers/sandbox/resolv.conf", Guest: "/etc/resolv.conf"}
+	return DNSFiles{Written: ocispec.ResolvConf, Guest: "/etc/resolv.conf"}
 }
 
 // SetDNS makes the lines, which are whole lines of a resolv.conf, the guest's

@@ -11,6 +11,7 @@ import (
 
 	"github.com/coffer-cc/coffer/agent/container"
 	"github.com/coffer-cc/coffer/agent/devices"
+	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/mount/storage"
 )
 
@@ -90,7 +91,7 @@ func (s *Sandbox) publish(ctx context.Context, b *build) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b.e.c, b.e.image, b.e.name, b.e.phase = b.c, b.image, containerName(b.r.Spec), created
+	b.e.c, b.e.image, b.e.name, b.e.phase = b.c, b.image, ocispec.Name(b.r.Spec), created
 	s.changedLocked()
 	return nil
 }
@@ -109,7 +110,7 @@ type build struct {
 
 func (b *build) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.joinNamespaces, b.mountRoot, b.makeContainer,
+		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.editSpec, b.mountRoot, b.makeContainer,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -148,12 +149,13 @@ func (b *build) applyDevices(ctx context.Context) error {
 	return devices.Apply(ctx, b.r.Spec, b.r.Devices, b.s.deps.Devices)
 }
 
-func (b *build) joinNamespaces(context.Context) error {
+func (b *build) editSpec(context.Context) error {
 	ns, err := b.s.namespacesFor(b.e, b.r.SharePID)
 	if err != nil {
 		return err
 	}
-	editNamespaces(b.r.Spec, ns)
+	ocispec.Namespaces(b.r.Spec, ns)
+	ocispec.Lenient(b.r.Spec)
 	return nil
 }
 
@@ -165,7 +167,7 @@ func (b *build) mountRoot(context.Context) error {
 	if bound {
 		b.undo.push(func(context.Context) error { return b.s.unmountRoot(b.e.id) })
 	}
-	b.r.Spec.Root.Path = path
+	ocispec.SetRoot(b.r.Spec, path)
 	return b.s.writeConfig(b.e.id, b.r.Spec)
 }
 

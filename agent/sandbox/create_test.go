@@ -238,7 +238,7 @@ func TestProcessOfGuestRoot(t *testing.T) {
 		{"the host's process", guestRoot{image: image}, []string{"sleep", "700"}, "",
 			specs.Process{Args: []string{"sleep", "700"}, Env: []string{"A=2"}}, ""},
 		{"the image's process", guestRoot{image: image}, nil, "",
-			specs.Process{Args: []string{"sleep", "900"}, Env: []string{"PATH=/usr/bin:/bin", "A=2"}, Cwd: "/tmp", User: specs.User{UID: 7, GID: 8}}, ""},
+			specs.Process{Args: []string{"sleep", "900"}, Env: []string{"A=2", "PATH=/usr/bin:/bin"}, Cwd: "/tmp", User: specs.User{UID: 7, GID: 8, Username: "7:8"}}, ""},
 		{"nothing to run", guestRoot{image: &storage.Image{}}, nil, "", specs.Process{}, "Args"},
 		{"pause", guestRoot{pause: pause}, []string{"/evil"}, "io.kubernetes.cri.container-type", *pause, ""},
 		{"pause by CRI-O", guestRoot{pause: pause}, nil, "io.kubernetes.cri-o.ContainerType", *pause, ""},
@@ -296,7 +296,7 @@ func TestLookUp(t *testing.T) {
 	} {
 		got := "error"
 		if u, err := lookUp(spec, root); err == nil {
-			got = fmt.Sprintf("%d %d %v", u.Uid, u.Gid, u.Sgids)
+			got = fmt.Sprintf("%d %d %v", u.UID, u.GID, u.AdditionalGids)
 		}
 		if got != want {
 			t.Errorf("%s: got %s, want %s", spec, got, want)

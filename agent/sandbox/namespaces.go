@@ -10,14 +10,9 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/mount"
 )
-
-// namespaces are paths of what the containers of a pod share. An empty path is
-// not shared: the container stays in the guest's own, or for pid gets its own.
-type namespaces struct {
-	ipc, uts, pid string
-}
 
 // checkHostname bounds what sethostname(2) takes.
 func checkHostname(name string) error {
@@ -34,11 +29,11 @@ func checkHostname(name string) error {
 
 // pinNew makes an IPC and a UTS namespace, with hostname in the latter unless it
 // is empty, and pins them to files in dir.
-func pinNew(dir, hostname string) (namespaces, error) {
+func pinNew(dir, hostname string) (ocispec.Shared, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return namespaces{}, fmt.Errorf("make directory of namespaces: %w", err)
+		return ocispec.Shared{}, fmt.Errorf("make directory of namespaces: %w", err)
 	}
-	ns := namespaces{ipc: filepath.Join(dir, "ipc"), uts: filepath.Join(dir, "uts")}
+	ns := ocispec.Shared{IPC: filepath.Join(dir, "ipc"), UTS: filepath.Join(dir, "uts")}
 	result := make(chan error)
 	go func() {
 		// The thread is not unlocked: it is of no further use and ends here.
@@ -46,12 +41,12 @@ func pinNew(dir, hostname string) (namespaces, error) {
 		result <- pinThread(ns, hostname)
 	}()
 	if err := <-result; err != nil {
-		return namespaces{}, errors.Join(err, ns.unpin())
+		return ocispec.Shared{}, errors.Join(err, unpinShared(ns))
 	}
 	return ns, nil
 }
 
-func pinThread(ns namespaces, hostname string) error {
+func pinThread(ns ocispec.Shared, hostname string) error {
 	if err := unix.Unshare(unix.CLONE_NEWIPC | unix.CLONE_NEWUTS); err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
@@ -60,10 +55,10 @@ func pinThread(ns namespaces, hostname string) error {
 			return fmt.Errorf("set hostname: %w", err)
 		}
 	}
-	if err := pin("/proc/thread-self/ns/ipc", ns.ipc); err != nil {
+	if err := pin("/proc/thread-self/ns/ipc", ns.IPC); err != nil {
 		return err
 	}
-	return pin("/proc/thread-self/ns/uts", ns.uts)
+	return pin("/proc/thread-self/ns/uts", ns.UTS)
 }
 
 // pin keeps the namespace that proc shows alive at path. A mount that an earlier
@@ -82,11 +77,11 @@ func pin(proc, path string) error {
 	return err
 }
 
-// unpin lets go of all of them. The kernel keeps a namespace as long as there
+// unpinShared lets go of all of them. The kernel keeps a namespace as long as there
 // are processes in it.
-func (n namespaces) unpin() error {
+func unpinShared(n ocispec.Shared) error {
 	var errs []error
-	for _, path := range []string{n.ipc, n.uts, n.pid} {
+	for _, path := range []string{n.IPC, n.UTS, n.PID} {
 		if path != "" {
 			errs = append(errs, unpin(path))
 		}
@@ -108,13 +103,13 @@ func unpin(path string) error {
 // namespace, which becomes the pod's; a later one joins that if the host wants
 // it to. Where there is none to join it is refused: processes that expect
 // company would be alone.
-func (s *Sandbox) namespacesFor(e *entry, sharePID bool) (namespaces, error) {
+func (s *Sandbox) namespacesFor(e *entry, sharePID bool) (ocispec.Shared, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ns := s.shared
 	if !sharePID || s.pidFrom == e {
-		ns.pid = ""
-	} else if ns.pid == "" {
+		ns.PID = ""
+	} else if ns.PID == "" {
 		return ns, fmt.Errorf("sandbox_pidns: there is no shared pid namespace: %w", errdefs.ErrFailedPrecondition)
 	}
 	return ns, nil
@@ -139,7 +134,7 @@ func (s *Sandbox) sharePID(e *entry, pid int) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shared.pid = path
+	s.shared.PID = path
 	return nil
 }
 
@@ -147,12 +142,12 @@ func (s *Sandbox) sharePID(e *entry, pid int) error {
 // so nobody can enter the namespace any more.
 func (s *Sandbox) unsharePID(e *entry) error {
 	s.mu.Lock()
-	path := s.shared.pid
+	path := s.shared.PID
 	if s.pidFrom != e || path == "" {
 		s.mu.Unlock()
 		return nil
 	}
-	s.shared.pid = ""
+	s.shared.PID = ""
 	s.mu.Unlock()
 	return unpin(path)
 }

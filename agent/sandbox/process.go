@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/mount/storage"
 )
 
@@ -26,7 +27,7 @@ func (b *build) chooseProcess(context.Context) error {
 	if pause, ok := root.Pause(); ok {
 		return b.runPause(pause)
 	}
-	if isSandbox(b.r.Spec) {
+	if ocispec.IsSandbox(b.r.Spec) {
 		return fmt.Errorf("annotations say sandbox, but its storage pulls an image: %w", errdefs.ErrInvalidArgument)
 	}
 	img, ok := root.Image()
@@ -34,21 +35,35 @@ func (b *build) chooseProcess(context.Context) error {
 		return fmt.Errorf("root file system is neither an image nor the pause bundle: %w", errdefs.ErrInvalidArgument)
 	}
 	b.image = Image{Reference: img.Reference, Digest: img.ManifestDigest}
-	if len(b.r.Spec.Process.Args) == 0 {
-		if err := applyImage(b.r.Spec.Process, img); err != nil {
+	if ocispec.ApplyImage(b.r.Spec, img.Config.Config) {
+		if err := resolveUser(b.r.Spec.Process, img.Rootfs); err != nil {
 			return err
 		}
 	}
 	return requireArgs(b.r.Spec)
 }
 
+// resolveUser turns the user that the image names into numbers.
+func resolveUser(p *specs.Process, rootfs string) error {
+	if p.User.Username == "" {
+		return nil
+	}
+	u, err := lookUp(p.User.Username, rootfs)
+	if err != nil {
+		return err
+	}
+	u.Umask, u.Username = p.User.Umask, p.User.Username
+	p.User = u
+	return nil
+}
+
 // runPause needs the spec to say the same as the storage: policy rules look at
 // the annotations of the spec, and must not take a pause container for another.
 func (b *build) runPause(pause *specs.Process) error {
-	if !isSandbox(b.r.Spec) {
+	if !ocispec.IsSandbox(b.r.Spec) {
 		return fmt.Errorf("storage says sandbox, but the annotations do not: %w", errdefs.ErrInvalidArgument)
 	}
-	b.r.Spec.Process = pause
+	ocispec.UsePause(b.r.Spec, pause)
 	return requireArgs(b.r.Spec)
 }
 
@@ -73,17 +88,4 @@ func rootfs(volumes []storage.Volume) (storage.Rootfs, error) {
 		found = r
 	}
 	return found, nil
-}
-
-func isSandbox(spec *specs.Spec) bool {
-	return spec.Annotations["io.kubernetes.cri.container-type"] == "sandbox" ||
-		spec.Annotations["io.kubernetes.cri-o.ContainerType"] == "sandbox"
-}
-
-// containerName is what Kubernetes calls the container.
-func containerName(spec *specs.Spec) string {
-	if name := spec.Annotations["io.kubernetes.cri.container-name"]; name != "" {
-		return name
-	}
-	return spec.Annotations["io.kubernetes.cri-o.ContainerName"]
 }

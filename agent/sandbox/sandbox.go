@@ -22,6 +22,7 @@ import (
 
 	"github.com/coffer-cc/coffer/agent/container"
 	"github.com/coffer-cc/coffer/agent/devices"
+	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/mount/storage"
 )
 
@@ -40,8 +41,8 @@ type Deps struct {
 	Storage    Storages
 	Devices    devices.Finder                                  // nil when nothing can be plugged in
 	SetDNS     func(ctx context.Context, lines []string) error // called by Setup, with at least one line
-	Run        string                                          // storage.DefaultRoot when empty
-	Namespaces string                                          // where shared namespaces are pinned; "/run/sandbox-ns" when empty
+	Run        string                                          // ocispec.Base when empty
+	Namespaces string                                          // where shared namespaces are pinned; ocispec.NamespacesDir when empty
 }
 
 // Sandbox is one pod. Its methods may be called at any time from several
@@ -59,7 +60,7 @@ type Sandbox struct {
 	id      string        // the sandbox's own, which is the id of its pause container; "" before Setup
 	host    string        // the host name that Setup got
 	ready   bool          // Setup succeeded
-	shared  namespaces
+	shared  ocispec.Shared
 	pidFrom *entry // the first container: its pid namespace is the shared one, or will be
 	closed  bool   // Destroy has begun
 	poison  error
@@ -68,10 +69,10 @@ type Sandbox struct {
 // New returns a sandbox without containers and namespaces. It touches nothing.
 func New(d Deps) *Sandbox {
 	if d.Run == "" {
-		d.Run = storage.DefaultRoot
+		d.Run = ocispec.Base
 	}
 	if d.Namespaces == "" {
-		d.Namespaces = "/run/sandbox-ns"
+		d.Namespaces = ocispec.NamespacesDir
 	}
 	s := &Sandbox{
 		deps: d, setup: make(chan struct{}, 1),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/mount/storage"
 )
 
@@ -118,7 +119,7 @@ func (s *Sandbox) firstSetup(ctx context.Context, r SetupRequest, u *undo) error
 	}
 	u.push(func(context.Context) error { return s.unpinAll() })
 	s.mu.Lock()
-	s.shared.ipc, s.shared.uts = ns.ipc, ns.uts
+	s.shared.IPC, s.shared.UTS = ns.IPC, ns.UTS
 	s.id, s.host, s.ready = r.ID, r.Hostname, true
 	s.mu.Unlock()
 	return nil
@@ -144,12 +145,12 @@ func (s *Sandbox) repeatable(ctx context.Context, r SetupRequest) error {
 func (s *Sandbox) unpinAll() error {
 	s.mu.Lock()
 	ns := s.shared
-	s.shared, s.ready, s.pidFrom = namespaces{}, false, nil
+	s.shared, s.ready, s.pidFrom = ocispec.Shared{}, false, nil
 	s.mu.Unlock()
-	if err := ns.unpin(); err != nil {
+	if err := unpinShared(ns); err != nil {
 		return err
 	}
-	if ns == (namespaces{}) {
+	if ns == (ocispec.Shared{}) {
 		return nil
 	}
 	if err := os.Remove(filepath.Clean(s.deps.Namespaces)); err != nil && !errors.Is(err, os.ErrNotExist) {

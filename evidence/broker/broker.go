@@ -1,0 +1,68 @@
+// Package broker gives out resources by name, whoever keeps them. To add a key
+// broker of another kind, write its file and a case in Open.
+package broker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/kbs"
+	"github.com/coffer-cc/coffer/evidence/resource"
+	"github.com/coffer-cc/coffer/evidence/secret"
+)
+
+// A Broker hands out resources. The caller owns the bytes and wipes them.
+// Resources themselves are not kept: each call asks the broker's policy again,
+// while the attestation behind it is shared. Calls may be concurrent.
+type Broker interface {
+	Resource(ctx context.Context, u resource.URI) (secret.Bytes, error)
+}
+
+// Config names the key broker of the guest.
+type Config struct {
+	URL          string // "" is a guest without a key broker
+	Cert         string // PEM certificates to trust in addition
+	KeyAlgorithm string // "" is the default
+
+	// InitData is the measured text, or nil.
+	InitData []byte
+	// Observe, if not nil, hears how long the phases "attest" and "key" took.
+	Observe func(phase string, d time.Duration)
+}
+
+// Open returns the broker that the configuration names. It connects to nothing
+// before the first resource is asked for. Without a URL, or without a
+// collector since the guest runs on no known platform, every resource is
+// refused with errdefs.ErrFailedPrecondition: a pod that needs none starts.
+func Open(c Config, collector evidence.Collector) (Broker, error) {
+	switch {
+	case c.URL == "":
+		return refuser("no key broker is configured"), nil
+	case collector == nil:
+		return refuser("no confidential platform to attest for"), nil
+	}
+	client, err := kbs.New(kbs.Config{
+		URL:          c.URL,
+		Cert:         c.Cert,
+		Collector:    collector,
+		InitData:     c.InitData,
+		KeyAlgorithm: c.KeyAlgorithm,
+		Observe:      c.Observe,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open key broker: %w", err)
+	}
+	return client, nil
+}
+
+// refuser is a broker that has nothing, and says why.
+type refuser string
+
+// Resource always fails.
+func (r refuser) Resource(_ context.Context, u resource.URI) (secret.Bytes, error) {
+	return nil, fmt.Errorf("fetch %s: %s: %w", u, string(r), errdefs.ErrFailedPrecondition)
+}

@@ -1,0 +1,183 @@
+package kbs
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// Bounds on what a broker may send and how long it may take. A resource is
+// base64 inside its envelope, so the limit holds one of three megabytes; a
+// broker accepts two by default.
+const (
+	maxResource = 4 << 20
+	maxReply    = 1 << 20 // challenge, token, error
+	maxHeader   = 64 << 10
+	maxCookie   = 256
+
+	defaultTimeout = 50 * time.Second // verifying may include a look-up elsewhere
+	defaultBackoff = 500 * time.Millisecond
+	dialTimeout    = 10 * time.Second
+	attempts       = 3
+
+	userAgent  = "coffer"
+	cookieName = "kbs-session-id"
+)
+
+// baseURL checks the configured URL and appends the protocol's prefix.
+func baseURL(s string) (string, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "" || u.Opaque != "":
+		return "", fmt.Errorf("kbs URL is malformed: %w", errdefs.ErrInvalidArgument)
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", fmt.Errorf("kbs URL is neither http nor https: %w", errdefs.ErrInvalidArgument)
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return "", fmt.Errorf("kbs URL carries more than host and path: %w", errdefs.ErrInvalidArgument)
+	}
+	return strings.TrimRight(u.String(), "/") + "/kbs/v0", nil
+}
+
+// newHTTP makes a client that follows no redirect, asks no proxy and keeps no
+// cookies: a jar would drop the session in a guest whose clock runs ahead.
+func newHTTP(cert string, timeout time.Duration) (*http.Client, error) {
+	roots, err := rootCAs(cert)
+	if err != nil {
+		return nil, err
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Client{
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    dialTimeout,
+			MaxResponseHeaderBytes: maxHeader,
+			MaxIdleConns:           2,
+			IdleConnTimeout:        30 * time.Second,
+			DisableCompression:     true,
+			Protocols:              &protocols,
+		},
+	}, nil
+}
+
+// rootCAs adds the configured certificates to those of the system. A guest
+// image without any system certificates is no error.
+func rootCAs(cert string) (*x509.CertPool, error) {
+	if strings.TrimSpace(cert) == "" {
+		return nil, nil // the system's, loaded when first used
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM([]byte(cert)) {
+		return nil, fmt.Errorf("kbs certificate is not PEM: %w", errdefs.ErrInvalidArgument)
+	}
+	return pool, nil
+}
+
+// request is one exchange with the broker.
+type request struct {
+	method, path string
+	cookie       string // session, or ""
+	body         []byte // JSON, or nil
+	limit        int64  // of the reply
+}
+
+// answer is what a successful exchange brought.
+type answer struct {
+	body     []byte
+	cookie   string        // session that the broker set, or ""
+	lifetime time.Duration // of that session, 0 if unknown
+}
+
+// do sends one request and reads the whole reply, or fails with one of the
+// errors of this package. A context that ended is reported as such.
+func (c *Client) do(ctx context.Context, r request) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, bytes.NewReader(r.body))
+	if err != nil {
+		return answer{}, fmt.Errorf("kbs request: %w", errdefs.ErrInvalidArgument)
+	}
+	req.Header.Set("User-Agent", userAgent)
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if r.cookie != "" {
+		req.Header.Set("Cookie", cookieName+"="+r.cookie)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer{}, c.failed(ctx, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, r.limit+1))
+	switch {
+	case err != nil:
+		return answer{}, c.failed(ctx, err)
+	case int64(len(body)) > r.limit:
+		return answer{}, fmt.Errorf("%w: too large", ErrReply)
+	case resp.StatusCode != http.StatusOK:
+		return answer{}, refusal(resp.StatusCode, body)
+	}
+	a := answer{body: body}
+	a.cookie, a.lifetime = sessionCookie(resp)
+	return a, nil
+}
+
+// failed tells the caller's own end of patience from the broker's fault.
+func (c *Client) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return unreachable(err)
+}
+
+// sessionCookie finds the session in the reply. Its lifetime is the distance
+// between two times of the broker, so the guest's clock does not matter.
+func sessionCookie(resp *http.Response) (value string, lifetime time.Duration) {
+	for _, c := range resp.Cookies() {
+		if c.Name != cookieName || c.Value == "" || len(c.Value) > maxCookie {
+			continue
+		}
+		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && !c.Expires.IsZero() {
+			lifetime = c.Expires.Sub(date)
+		}
+		return c.Value, lifetime
+	}
+	return "", 0
+}
+
+// retry calls f until it succeeds, fails for good, or has been tried often
+// enough. Pauses double and are spread out, so guests that started together do
+// not come back together.
+func (c *Client) retry(ctx context.Context, f func() error) error {
+	pause := c.config.Backoff
+	for n := 1; ; n++ {
+		err := f()
+		if err == nil || n == attempts || !retryable(err) {
+			return err
+		}
+		timer := time.NewTimer(pause + rand.N(pause/2+1))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		pause *= 2
+	}
+}

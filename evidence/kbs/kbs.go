@@ -1,0 +1,156 @@
+// Package kbs fetches resources from a key broker of Trustee, protocol 0.4.0:
+//
+//	guest                              broker
+//	  | POST auth    {version, tee}      |
+//	  |--------------------------------->|
+//	  |        {nonce}, session cookie   |
+//	  |<---------------------------------|
+//	  | hash of nonce and public key     |
+//	  | goes into the evidence           |
+//	  | POST attest  {nonce, key, evid.} |
+//	  |--------------------------------->|  verifies
+//	  |                 {token}          |
+//	  |<---------------------------------|
+//	  | GET resource/r/t/g   cookie      |  once per resource,
+//	  |--------------------------------->|  until the session ends
+//	  |     JWE to the attested key      |
+//	  |<---------------------------------|
+//
+// Confidentiality of a resource rests on the key, which never leaves this
+// process, and not on TLS. That the broker is the right one rests on TLS, so a
+// resource from an http URL is confidential but may come from anybody.
+//
+// The JOSE library is used to decrypt resources: key agreement, key unwrapping
+// and authenticated decryption are nothing to write a second time.
+package kbs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/resource"
+	"github.com/coffer-cc/coffer/evidence/secret"
+)
+
+// Phases that Config.Observe hears of.
+const (
+	PhaseAttest = "attest" // one handshake, evidence included
+	PhaseKey    = "key"    // one resource, after the handshake
+)
+
+// Config tells New what to talk to. Only URL and Collector are required.
+type Config struct {
+	URL       string // http or https, optionally with a path in front of /kbs/v0
+	Cert      string // PEM certificates trusted beside those of the system
+	Collector evidence.Collector
+
+	// InitData is the text that the platform measured, sent along so that the
+	// broker can judge by its contents. Nil sends none.
+	InitData []byte
+	// KeyAlgorithm is that of the key resources are wrapped for. Only the
+	// default, ECDH-ES+A256KW-P256, is known.
+	KeyAlgorithm string
+	// Observe, if not nil, hears how long each successful phase took. It is
+	// called on the goroutine that did the work.
+	Observe func(phase string, d time.Duration)
+
+	// Timeout bounds one request including the reading of its reply; Backoff
+	// is the first pause between attempts and doubles. Zero means the default.
+	Timeout time.Duration
+	Backoff time.Duration
+}
+
+// Client talks to one broker. It is safe for concurrent use. It keeps the
+// session and its key in memory until they expire, so a guest attests once for
+// many resources.
+type Client struct {
+	config Config
+	base   string // URL up to and including /kbs/v0
+	http   *http.Client
+
+	mu      sync.Mutex // guards current and flight
+	current *session   // nil before the first handshake and after a refusal
+	flight  *flight    // handshake under way, or nil
+}
+
+// New checks the configuration. It opens no connection. A malformed URL or
+// certificate wraps errdefs.ErrInvalidArgument.
+func New(c Config) (*Client, error) {
+	if c.Collector == nil {
+		return nil, fmt.Errorf("kbs: no collector of evidence: %w", errdefs.ErrInvalidArgument)
+	}
+	if c.KeyAlgorithm != "" && c.KeyAlgorithm != keyAlgorithm+"-P256" {
+		return nil, fmt.Errorf("kbs: key algorithm is not %s-P256: %w", keyAlgorithm, errdefs.ErrNotImplemented)
+	}
+	base, err := baseURL(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.Backoff <= 0 {
+		c.Backoff = defaultBackoff
+	}
+	client, err := newHTTP(c.Cert, c.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{config: c, base: base, http: client}, nil
+}
+
+// Resource returns the contents of one resource; the caller wipes them. It
+// attests first unless a session is at hand, and any number of callers share
+// one attestation. A session that the broker no longer knows is replaced once.
+// Errors wrap one of this package's: ErrDenied, ErrNotFound, ErrAttestation,
+// ErrSession, ErrIssuer, ErrUnreachable, ErrReply, ErrFault.
+func (c *Client) Resource(ctx context.Context, u resource.URI) (secret.Bytes, error) {
+	if err := u.Check(); err != nil {
+		return nil, err
+	}
+	for renewed := false; ; renewed = true {
+		s, err := c.session(ctx)
+		if err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		b, err := c.get(ctx, s, u)
+		if err == nil {
+			c.observe(PhaseKey, start)
+			return b, nil
+		}
+		if !errors.Is(err, ErrSession) || renewed {
+			return nil, fmt.Errorf("fetch %s: %w", u, err)
+		}
+		c.drop(s)
+	}
+}
+
+// get fetches one resource with the session, trying again while the broker
+// cannot be reached.
+func (c *Client) get(ctx context.Context, s *session, u resource.URI) (secret.Bytes, error) {
+	var body secret.Bytes
+	err := c.retry(ctx, func() error {
+		r := request{method: http.MethodGet, path: "/resource/" + u.Path(), cookie: s.cookie, limit: maxResource}
+		reply, err := c.do(ctx, r)
+		body = reply.body
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.key.decrypt(body)
+}
+
+func (c *Client) observe(phase string, start time.Time) {
+	if c.config.Observe != nil {
+		c.config.Observe(phase, time.Since(start))
+	}
+}

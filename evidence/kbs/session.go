@@ -1,0 +1,93 @@
+package kbs
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+const (
+	// defaultLifetime is what brokers give sessions and tokens by default.
+	defaultLifetime = 5 * time.Minute
+	// maxLifetime bounds how long one key is used whatever the broker says.
+	maxLifetime = time.Hour
+	// handshakeTimeout bounds one shared handshake with all its attempts.
+	handshakeTimeout = 3 * time.Minute
+)
+
+// session is the outcome of one handshake: one key, one cookie. The two belong
+// together, as the broker wraps resources for the key of the session for ever.
+type session struct {
+	key     *teeKey
+	cookie  string
+	renewAt time.Time // a hint; the broker may forget the session earlier
+}
+
+// flight is a handshake under way. The fields are set before done is closed.
+type flight struct {
+	done    chan struct{}
+	session *session
+	err     error
+}
+
+// session returns the current session, or waits for the one handshake that
+// makes it. A caller that leaves early does not end the handshake, since
+// others may wait for it; handshakeTimeout does.
+func (c *Client) session(ctx context.Context) (*session, error) {
+	c.mu.Lock()
+	if s := c.current; s != nil && time.Now().Before(s.renewAt) {
+		c.mu.Unlock()
+		return s, nil
+	}
+	f := c.flight
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+		c.flight = f
+		go c.fly(context.WithoutCancel(ctx), f)
+	}
+	c.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.session, f.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// fly performs the handshake of one flight and publishes its outcome.
+func (c *Client) fly(ctx context.Context, f *flight) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	start := time.Now()
+	f.err = c.retry(ctx, func() (err error) {
+		f.session, err = c.handshake(ctx)
+		return err
+	})
+	if f.err == nil {
+		c.observe(PhaseAttest, start)
+		slog.InfoContext(ctx, "attested", "tee", c.config.Collector.Kind(), "took", time.Since(start))
+	}
+	c.mu.Lock()
+	c.current, c.flight = f.session, nil
+	c.mu.Unlock()
+	close(f.done)
+}
+
+// drop forgets a session that the broker rejects, unless another caller has
+// replaced it already.
+func (c *Client) drop(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current == s {
+		c.current = nil
+	}
+}
+
+// renewal turns a lifetime into the moment from which on a new session is made
+// in advance. A broker that names none, or nonsense, gets the default.
+func renewal(lifetime time.Duration) time.Time {
+	if lifetime <= 0 {
+		lifetime = defaultLifetime
+	}
+	return time.Now().Add(min(lifetime, maxLifetime) * 4 / 5)
+}

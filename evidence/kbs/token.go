@@ -1,0 +1,53 @@
+package kbs
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/coffer-cc/coffer/evidence"
+)
+
+// devIssuer is who signs the tokens of the development broker.
+const devIssuer = "coffer-devkbs"
+
+// judgeToken reads the reply to an attestation. The guest knows no key to
+// verify a token with, and does not need to: the token is for the broker. What
+// it says about itself is used in two ways only, neither of which a forged
+// token could turn to advantage. A development broker is refused by a guest on
+// a real platform, and the lifetime is a hint for when to attest again. It is
+// the distance of two times of the issuer; 0 is unknown.
+func judgeToken(body []byte, kind evidence.Kind) (lifetime time.Duration, err error) {
+	var reply struct {
+		Token string `json:"token"`
+	}
+	if err := json.Unmarshal(body, &reply); err != nil {
+		return 0, fmt.Errorf("%w: token", ErrReply)
+	}
+	parts := strings.Split(reply.Token, ".")
+	if len(parts) != 3 {
+		return 0, fmt.Errorf("%w: token", ErrReply)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return 0, fmt.Errorf("%w: token", ErrReply)
+	}
+	var claims struct {
+		Issuer string  `json:"iss"`
+		Issued float64 `json:"iat"`
+		Expiry float64 `json:"exp"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return 0, fmt.Errorf("%w: token", ErrReply)
+	}
+	if claims.Issuer == devIssuer && kind != evidence.Sample {
+		return 0, ErrIssuer
+	}
+	if s := claims.Expiry - claims.Issued; claims.Issued > 0 && s > 0 && s < math.MaxInt32 {
+		lifetime = time.Duration(s) * time.Second
+	}
+	return lifetime, nil
+}

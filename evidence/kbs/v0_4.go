@@ -1,0 +1,203 @@
+package kbs
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/coffer-cc/coffer/evidence"
+)
+
+// protocolVersion is matched exactly by the broker; there is no negotiation.
+const protocolVersion = "0.4.0"
+
+// maxNonce bounds the challenge; brokers send 44 characters.
+const maxNonce = 4096
+
+// authRequest opens a handshake.
+type authRequest struct {
+	Version string        `json:"version"`
+	TEE     evidence.Kind `json:"tee"`
+	Extra   extraParams   `json:"extra-params"`
+}
+
+type extraParams struct {
+	Hashes []string `json:"supported-hash-algorithms"`
+}
+
+// challenge answers it. ExtraParams is an empty text for most platforms and an
+// object for some.
+type challenge struct {
+	Nonce       string          `json:"nonce"`
+	ExtraParams json.RawMessage `json:"extra-params"`
+}
+
+// runtimeData is what the evidence is bound to.
+type runtimeData struct {
+	Nonce string    `json:"nonce"`
+	Key   publicKey `json:"tee-pubkey"`
+}
+
+// boundData is runtimeData in the form that is hashed: members in the order of
+// their names. The evidence of devices, of which there are none, is part of it
+// as an empty text.
+type boundData struct {
+	AdditionalEvidence string    `json:"additional-evidence"`
+	Nonce              string    `json:"nonce"`
+	Key                publicKey `json:"tee-pubkey"`
+}
+
+type attestRequest struct {
+	InitData *initData   `json:"init-data"`
+	Runtime  runtimeData `json:"runtime-data"`
+	Evidence struct {
+		Primary    json.RawMessage `json:"primary_evidence"`
+		Additional string          `json:"additional_evidence"`
+	} `json:"tee-evidence"`
+}
+
+type initData struct {
+	Format string `json:"format"`
+	Body   string `json:"body"`
+}
+
+// handshake makes a session with a fresh key. A session is never reused for
+// another key: the broker would answer with the token of the first.
+func (c *Client) handshake(ctx context.Context) (*session, error) {
+	kind := c.config.Collector.Kind()
+	auth, err := c.post(ctx, "/auth", "", authRequest{
+		Version: protocolVersion,
+		TEE:     kind,
+		Extra:   extraParams{Hashes: []string{"sha256", "sha384", "sha512"}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("attest: open session: %w", err)
+	}
+	ch, err := parseChallenge(auth.body)
+	if err != nil {
+		return nil, err
+	}
+	if auth.cookie == "" {
+		return nil, fmt.Errorf("%w: challenge without a session", ErrReply)
+	}
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	req, err := c.evidence(ctx, ch, key.public)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := c.post(ctx, "/attest", auth.cookie, req)
+	if err != nil {
+		return nil, fmt.Errorf("attest: %w", err)
+	}
+	life, err := judgeToken(reply.body, kind)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{key: key, cookie: auth.cookie}
+	for _, l := range []answer{auth, reply} {
+		if l.lifetime > 0 && (life <= 0 || l.lifetime < life) {
+			life = l.lifetime
+		}
+	}
+	s.renewAt = renewal(life)
+	return s, nil
+}
+
+// evidence collects a statement bound to nonce and key and wraps it up.
+func (c *Client) evidence(ctx context.Context, ch challenge, key publicKey) (*attestRequest, error) {
+	digest, err := bind(ch, boundData{Nonce: ch.Nonce, Key: key})
+	if err != nil {
+		return nil, err
+	}
+	rd, err := evidence.NewReportData(digest)
+	if err != nil {
+		return nil, err
+	}
+	e, err := c.config.Collector.Collect(ctx, rd)
+	if err != nil {
+		return nil, fmt.Errorf("attest: %w", err)
+	}
+	req := &attestRequest{Runtime: runtimeData{Nonce: ch.Nonce, Key: key}}
+	req.Evidence.Primary = e.Data
+	if c.config.InitData != nil {
+		req.InitData = &initData{Format: "toml", Body: string(c.config.InitData)}
+	}
+	return req, nil
+}
+
+// post sends v as JSON.
+func (c *Client) post(ctx context.Context, path, cookie string, v any) (answer, error) {
+	body, err := canonical(v)
+	if err != nil {
+		return answer{}, fmt.Errorf("encode request: %w", err)
+	}
+	return c.do(ctx, request{method: http.MethodPost, path: path, cookie: cookie, body: body, limit: maxReply})
+}
+
+// parseChallenge checks the nonce, an opaque text that is hashed and echoed
+// exactly as received. Plain characters only, so that there is one JSON
+// spelling of it.
+func parseChallenge(body []byte) (challenge, error) {
+	var ch challenge
+	if err := json.Unmarshal(body, &ch); err != nil {
+		return ch, fmt.Errorf("%w: challenge", ErrReply)
+	}
+	plain := func(r rune) bool { return r >= ' ' && r <= '~' }
+	if ch.Nonce == "" || len(ch.Nonce) > maxNonce || strings.ContainsFunc(ch.Nonce, func(r rune) bool { return !plain(r) }) {
+		return ch, fmt.Errorf("%w: nonce", ErrReply)
+	}
+	return ch, nil
+}
+
+// bind hashes v with the algorithm that the challenge selects, SHA-384 without
+// a selection.
+func bind(ch challenge, v any) ([]byte, error) {
+	text, err := canonical(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode runtime data: %w", err)
+	}
+	var extra struct {
+		Selected *string `json:"selected-hash-algorithm"`
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(ch.ExtraParams), []byte("{")) {
+		if err := json.Unmarshal(ch.ExtraParams, &extra); err != nil {
+			return nil, fmt.Errorf("%w: extra parameters", ErrReply)
+		}
+	}
+	name := "sha384"
+	if extra.Selected != nil {
+		name = strings.ToLower(*extra.Selected)
+	}
+	switch name {
+	case "sha256":
+		sum := sha256.Sum256(text)
+		return sum[:], nil
+	case "sha384":
+		sum := sha512.Sum384(text)
+		return sum[:], nil
+	case "sha512":
+		sum := sha512.Sum512(text)
+		return sum[:], nil
+	}
+	return nil, fmt.Errorf("%w: hash algorithm", ErrReply)
+}
+
+// canonical encodes v as RFC 8785 wants it, provided that texts are plain, and
+// that v is a map or a struct with members in the order of their names.
+func canonical(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}

@@ -78,13 +78,6 @@ func ServiceSteps() []Step {
 	return []Step{{Name: "protection", Do: protect}}
 }
 
-// ServiceSteps returns what is left to do where systemd or another init has made
-// the guest usable: the agent protects itself.
-func ServiceSteps() []Step {
-	b := bootstrap{Options{Root: "/"}}
-	return []Step{{Name: "limits", Do: b.limits}}
-}
-
 // bootstrap holds what the steps need.
 type bootstrap struct {
 	Options

@@ -57,7 +57,7 @@ func parsePrefix(field, text string) (netip.Prefix, error) {
 		return netip.PrefixFrom(ip, ip.BitLen()), nil
 	}
 	p, err := netip.ParsePrefix(text)
-	if err != nil {
+	if err != nil || p.Addr().Is4In6() {
 		return netip.Prefix{}, fmt.Errorf("%s: not a network: %w", field, errdefs.ErrInvalidArgument)
 	}
 	return p, nil

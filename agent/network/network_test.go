@@ -240,6 +240,7 @@ func TestRouteChecks(t *testing.T) {
 	for name, r := range map[string]Route{
 		"no device": {Dest: "10.0.0.0/8"},
 		"dest":      {Dest: "10.0.0.0/40", Device: "eth0"},
+		"mapped":    {Dest: "::ffff:10.0.0.0/104", Device: "eth0"},
 		"gateway":   {Gateway: "10.0.0.0/8", Device: "eth0"},
 		"source":    {Source: "10.0.0.0/8", Device: "eth0"},
 		"scope":     {Dest: "10.0.0.0/8", Device: "eth0", Scope: 256},

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -157,16 +156,10 @@ func (s *Sandbox) writeConfig(id string, spec *specs.Spec) error {
 // removeStale removes bundles that an earlier agent of this guest left behind.
 // A bundle is known by its spec; everything else below the run directory is
 // somebody else's: sockets, images, shared directories.
-func (s *Sandbox) removeStale(context.Context) error {
-	s.mu.Lock()
-	live := make(map[string]bool, len(s.entries))
-	for id := range s.entries {
-		live[id] = true
-	}
-	s.mu.Unlock()
+func (s *Sandbox) removeStale() error {
 	stale := func(name string) bool {
 		st, err := os.Lstat(filepath.Join(s.bundle(name), configFile))
-		return err == nil && st.Mode().IsRegular() && checkID(name) == nil && !live[name]
+		return err == nil && st.Mode().IsRegular() && checkID(name) == nil && !s.known(name)
 	}
 	if err := mount.RemoveStale(s.deps.Run, stale); err != nil {
 		return fmt.Errorf("remove stale bundles: %w", err)

@@ -91,7 +91,7 @@ func (s *Sandbox) publish(ctx context.Context, b *build) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b.e.c, b.e.image, b.e.name, b.e.phase = b.c, b.image, ocispec.Name(b.r.Spec), created
+	b.e.c, b.e.bound, b.e.image, b.e.name, b.e.phase = b.c, b.bound, b.image, ocispec.Name(b.r.Spec), created
 	s.changedLocked()
 	return nil
 }
@@ -104,6 +104,7 @@ type build struct {
 	undo undo
 
 	volumes []storage.Volume
+	bound   bool // the root was bound here and is no storage's
 	image   Image
 	c       *container.Container
 }
@@ -164,7 +165,7 @@ func (b *build) mountRoot(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if bound {
+	if b.bound = bound; bound {
 		b.undo.push(func(context.Context) error { return b.s.unmountRoot(b.e.id) })
 	}
 	ocispec.SetRoot(b.r.Spec, path)

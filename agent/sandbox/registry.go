@@ -30,6 +30,7 @@ type entry struct {
 
 	phase    phase
 	c        *container.Container // set when created
+	bound    bool                 // the root is a bind mount of ours, which no storage will release
 	image    Image
 	name     string
 	reported bool     // its memory kill was reported
@@ -81,6 +82,14 @@ func (s *Sandbox) reserve(ctx context.Context, id string) (context.Context, *ent
 	}
 	s.entries[id] = e
 	return ctx, e, nil
+}
+
+// known tells whether the id is taken, by whatever state of a container.
+func (s *Sandbox) known(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.entries[id]
+	return ok
 }
 
 // forget takes the entry out.

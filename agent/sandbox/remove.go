@@ -92,12 +92,14 @@ func (s *Sandbox) remove(ctx context.Context, e *entry, r *removal) {
 		return
 	}
 	s.keepOOM(e)
-	for _, err := range []error{
-		s.unsharePID(e),
-		s.unmountRoot(e.id),
+	errs := []error{s.unsharePID(e)}
+	if e.bound {
+		errs = append(errs, s.unmountRoot(e.id))
+	}
+	for _, err := range append(errs,
 		s.deps.Storage.Release(ctx, e.id),
 		s.removeBundle(e.id),
-	} {
+	) {
 		if err != nil {
 			slog.WarnContext(ctx, "container left something behind", "id", e.id, "error", err)
 		}

@@ -66,7 +66,7 @@ func (s *Sandbox) Setup(ctx context.Context, r SetupRequest) error {
 	}
 	var u undo
 	if !again {
-		err = s.firstSetup(ctx, r, &u)
+		err = s.firstSetup(r, &u)
 	}
 	if err == nil {
 		err = s.repeatable(ctx, r)
@@ -106,11 +106,11 @@ func (s *Sandbox) beginSetup(r SetupRequest) (again bool, err error) {
 	return s.ready, nil
 }
 
-func (s *Sandbox) firstSetup(ctx context.Context, r SetupRequest, u *undo) error {
+func (s *Sandbox) firstSetup(r SetupRequest, u *undo) error {
 	if err := os.MkdirAll(s.deps.Run, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
-	if err := s.removeStale(ctx); err != nil {
+	if err := s.removeStale(); err != nil {
 		return err
 	}
 	ns, err := pinNew(s.deps.Namespaces, r.Hostname)

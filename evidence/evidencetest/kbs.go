@@ -3,6 +3,7 @@ package evidencetest
 import (
 	"encoding/pem"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -33,6 +34,9 @@ func NewTLSKBS(t testing.TB, o devkbs.Options) *KBS { return start(t, o, httptes
 
 func start(t testing.TB, o devkbs.Options, listen func(http.Handler) *httptest.Server) *KBS {
 	t.Helper()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	broker, err := devkbs.New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -74,7 +74,7 @@ func unreachable(err error) error {
 		cause = "timed out"
 	case errors.As(err, &cert):
 		return fmt.Errorf("%w: certificate not trusted", errFinal)
-	case errors.As(err, &record), errors.As(err, &alert):
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record), errors.As(err, &alert):
 		return fmt.Errorf("%w: no TLS", errFinal)
 	}
 	return fmt.Errorf("%w: %s", ErrUnreachable, cause)

@@ -109,6 +109,7 @@ func New(c Config) (*Client, error) {
 // Resource returns the contents of one resource; the caller wipes them. It
 // attests first unless a session is at hand, and any number of callers share
 // one attestation. A session that the broker no longer knows is replaced once.
+// An empty resource fails as malformed: the library takes it for damage.
 // Errors wrap one of this package's: ErrDenied, ErrNotFound, ErrAttestation,
 // ErrSession, ErrIssuer, ErrUnreachable, ErrReply, ErrFault.
 func (c *Client) Resource(ctx context.Context, u resource.URI) (secret.Bytes, error) {

@@ -1,0 +1,133 @@
+package kbs
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coffer-cc/coffer/evidence"
+)
+
+func token(claims string) []byte {
+	return []byte(`{"token":"e30.` + base64.RawURLEncoding.EncodeToString([]byte(claims)) + `.c2ln"}`)
+}
+
+func TestJudgeToken(t *testing.T) {
+	tests := []struct {
+		name string
+		kind evidence.Kind
+		body []byte
+		life time.Duration
+		want error
+	}{
+		{"trustee", evidence.TDX, token(`{"iss":"CoCo-Attestation-Service","iat":1000,"exp":1300}`), 5 * time.Minute, nil},
+		{"no times", evidence.TDX, token(`{}`), 0, nil},
+		{"expired before issued", evidence.TDX, token(`{"iat":1000,"exp":1}`), 0, nil},
+		{"endless", evidence.TDX, token(`{"iat":1,"exp":1e300}`), 0, nil},
+		{"development broker for sample", evidence.Sample, token(`{"iss":"coffer-devkbs","iat":1,"exp":61}`), time.Minute, nil},
+		{"development broker for tdx", evidence.TDX, token(`{"iss":"coffer-devkbs"}`), 0, ErrIssuer},
+		{"development broker for snp", evidence.SNP, token(`{"iss":"coffer-devkbs"}`), 0, ErrIssuer},
+		{"no object", evidence.TDX, []byte(`[]`), 0, ErrReply},
+		{"no token", evidence.TDX, []byte(`{}`), 0, ErrReply},
+		{"two parts", evidence.TDX, []byte(`{"token":"e30.e30"}`), 0, ErrReply},
+		{"not base64", evidence.TDX, []byte(`{"token":"a.*.b"}`), 0, ErrReply},
+		{"claims are a list", evidence.TDX, token(`[]`), 0, ErrReply},
+		{"issuer is a number", evidence.TDX, token(`{"iss":1}`), 0, ErrReply},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			life, err := judgeToken(tt.body, tt.kind)
+			if life != tt.life || !errors.Is(err, tt.want) {
+				t.Errorf("judgeToken = %v, %v, want %v, %v", life, err, tt.life, tt.want)
+			}
+		})
+	}
+}
+
+func TestParseChallenge(t *testing.T) {
+	tests := []struct {
+		name, body, want string // "" for a reply to be refused
+	}{
+		{"trustee", `{"nonce":"AAAA","extra-params":""}`, "AAAA"},
+		{"object", `{"nonce":"AAAA","extra-params":{"selected-hash-algorithm":"sha512"}}`, "AAAA"},
+		{"json in the nonce", `{"nonce":"{\"a\":1}","extra-params":""}`, `{"a":1}`},
+		{"no nonce", `{"extra-params":""}`, ""},
+		{"number", `{"nonce":1}`, ""},
+		{"new line", `{"nonce":"a\nb"}`, ""},
+		{"not ascii", `{"nonce":"ä"}`, ""},
+		{"too long", `{"nonce":"` + strings.Repeat("a", maxNonce+1) + `"}`, ""},
+		{"no json", `<html>`, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ch, err := parseChallenge([]byte(tt.body))
+			if tt.want == "" {
+				if !errors.Is(err, ErrReply) {
+					t.Errorf("parseChallenge = %+v, %v, want ErrReply", ch, err)
+				}
+			} else if err != nil || ch.Nonce != tt.want {
+				t.Errorf("parseChallenge = %+v, %v, want %s", ch, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	tests := []struct {
+		name   string
+		status int
+		body   string
+		want   error
+		text   string
+	}{
+		{"denied", 401, `{"type":"` + errorPrefix + `PolicyDeny","detail":"secret"}`, ErrDenied, "kbs policy denies the resource"},
+		{"missing", 401, `{"type":"` + errorPrefix + `PluginInternalError"}`, ErrNotFound, "kbs has no such resource"},
+		{"no token", 401, `{"type":"` + errorPrefix + `TokenNotFound"}`, ErrSession, "kbs rejects its own session"},
+		{"old token", 401, `{"type":"` + errorPrefix + `TokenVerifierError"}`, ErrSession, "kbs rejects its own session"},
+		{"attestation", 401, `{"type":"` + errorPrefix + `AttestationError"}`, ErrAttestation, "kbs refuses the attestation"},
+		{"other", 401, `{"type":"` + errorPrefix + `PolicyEngineError"}`, ErrFault, "kbs reports a fault: PolicyEngineError"},
+		{"foreign type", 401, `{"type":"http://evil/PolicyDeny"}`, ErrFault, "kbs reports a fault: status 401"},
+		{"noisy type", 401, `{"type":"` + errorPrefix + `a\nb"}`, ErrFault, "kbs reports a fault: status 401"},
+		{"long type", 401, `{"type":"` + errorPrefix + strings.Repeat("a", 99) + `"}`, ErrFault, "kbs reports a fault: status 401"},
+		{"proxy", 401, `<html>secret`, ErrFault, "kbs reports a fault: status 401"},
+		{"redirect", 302, ``, ErrFault, "kbs reports a fault: status 302"},
+		{"bad gateway", 502, `<html>`, ErrUnreachable, "kbs unreachable: status 502"},
+		{"too busy", 429, ``, ErrUnreachable, "kbs unreachable: status 429"},
+		{"too large", http.StatusRequestEntityTooLarge, ``, ErrFault, "kbs reports a fault: status 413"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := refusal(tt.status, []byte(tt.body)); !errors.Is(err, tt.want) || err.Error() != tt.text {
+				t.Errorf("refusal = %v, want %s", err, tt.text)
+			}
+		})
+	}
+}
+
+func FuzzReplies(f *testing.F) {
+	v := loadVectors(f)[0]
+	k := v.key(f)
+	f.Add(encode(f, v.Envelope))
+	f.Add([]byte(`{"nonce":"AAAA","extra-params":{"selected-hash-algorithm":"sha512"}}`))
+	f.Add(token(`{"iss":"coffer-devkbs","iat":1,"exp":61}`))
+	f.Add([]byte(`{"type":"` + errorPrefix + `PolicyDeny","detail":""}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if ch, err := parseChallenge(body); err == nil {
+			if d, err := bind(ch, boundData{Nonce: ch.Nonce, Key: k.public}); err == nil && len(d) < 32 {
+				t.Fatalf("digest of %d bytes", len(d))
+			}
+		}
+		if life, err := judgeToken(body, evidence.TDX); err == nil && life < 0 {
+			t.Fatalf("lifetime %v", life)
+		}
+		if text := refusal(401, body).Error(); strings.ContainsAny(text, "\n\r\x1b") {
+			t.Fatalf("refusal repeats the broker: %q", text)
+		}
+		if plain, err := k.decrypt(body); err == nil && string(plain) != v.Plaintext {
+			t.Fatal("a forged envelope decrypts")
+		}
+	})
+}

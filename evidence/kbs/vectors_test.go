@@ -1,0 +1,182 @@
+package kbs
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+)
+
+// rfc7517 is the example key of that document.
+var rfc7517 = publicKey{
+	Algorithm: keyAlgorithm, Curve: curve, Type: "EC",
+	X: "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+	Y: "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+}
+
+// The expected digests are those that Trustee computes for the same data.
+func TestBindVectors(t *testing.T) {
+	nonce := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	tests := []struct {
+		name string
+		data any
+		want string
+	}{
+		{"any object", map[string]any{"b": 1, "a": "test", "c": map[string]any{"d": "e"}},
+			"e71ce8e70d814ba6639c3612ebee0ff1f76f650f8dbb5e47157e0f3f525cd22c4597480a186427c813ca941da78870c3"},
+		{"device", runtimeData{Nonce: nonce, Key: rfc7517},
+			"19a630d21977b83b1c45bff1aa391bd83375a9e24f11c6915fba17d41519e1aa78bece9d15bb779a5a68c86d7bc3e483"},
+		{"primary", boundData{Nonce: nonce, Key: rfc7517},
+			"d4bd1841ef158d7c3904848b81d834cafb2fb888d896151632a2aa5e8c258da20f8ba11735fc30d095f10ed26e055e09"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, extra := range []string{`""`, `{}`, `{"selected-hash-algorithm":"SHA384"}`, ""} {
+				got, err := bind(challenge{ExtraParams: json.RawMessage(extra)}, tt.data)
+				if err != nil || hex.EncodeToString(got) != tt.want {
+					t.Errorf("bind with %q = %x, %v, want %s", extra, got, err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func TestBindSelection(t *testing.T) {
+	tests := []struct {
+		extra string
+		size  int // 0 for a reply to be refused
+	}{
+		{`{"selected-hash-algorithm":"sha512"}`, 64},
+		{`{"selected-hash-algorithm":"sha256"}`, 32},
+		{`{"selected-hash-algorithm":"sm3"}`, 0},
+		{`{"selected-hash-algorithm":7}`, 0},
+		{`{"selected-hash-algorithm":""}`, 0},
+		{`null`, 48},
+	}
+	for _, tt := range tests {
+		got, err := bind(challenge{ExtraParams: json.RawMessage(tt.extra)}, 1)
+		if len(got) != tt.size || (tt.size == 0) != errors.Is(err, ErrReply) {
+			t.Errorf("bind with %s = %d bytes, %v, want %d", tt.extra, len(got), err, tt.size)
+		}
+	}
+}
+
+// jweVector was made with another library from the description of the
+// protocol; the second has coordinates that begin with a zero byte.
+type jweVector struct {
+	D, X, Y   string
+	Plaintext string
+	Envelope  envelope
+}
+
+func loadVectors(t testing.TB) []jweVector {
+	t.Helper()
+	text, err := os.ReadFile("testdata/jwe.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vs []jweVector
+	if err := json.Unmarshal(text, &vs); err != nil {
+		t.Fatal(err)
+	}
+	return vs
+}
+
+func (v jweVector) key(t testing.TB) *teeKey {
+	t.Helper()
+	d, err := hex.DecodeString(v.D)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := keyOf(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func encode(t testing.TB, e envelope) []byte {
+	t.Helper()
+	b, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestDecryptVectors(t *testing.T) {
+	for _, v := range loadVectors(t) {
+		k := v.key(t)
+		if k.public.X != v.X || k.public.Y != v.Y {
+			t.Errorf("public key = %s %s, want %s %s", k.public.X, k.public.Y, v.X, v.Y)
+		}
+		got, err := k.decrypt(encode(t, v.Envelope))
+		if err != nil || string(got) != v.Plaintext {
+			t.Errorf("decrypt = %d bytes, %v", len(got), err)
+		}
+	}
+}
+
+func TestDecryptHostile(t *testing.T) {
+	v := loadVectors(t)[0]
+	k := v.key(t)
+	head, err := base64.RawURLEncoding.DecodeString(v.Envelope.Protected)
+	if err != nil {
+		t.Fatal(err)
+	}
+	protected := func(old, new string) func(*envelope) {
+		return func(e *envelope) {
+			text := strings.Replace(string(head), old, new, 1)
+			if text == string(head) {
+				t.Fatalf("header has no %s", old)
+			}
+			e.Protected = base64.RawURLEncoding.EncodeToString([]byte(text))
+		}
+	}
+	tests := []struct {
+		name   string
+		change func(*envelope)
+	}{
+		{"other algorithm", protected("ECDH-ES+A256KW", "ECDH-ES+A128KW")},
+		{"direct agreement", protected("ECDH-ES+A256KW", "ECDH-ES")},
+		{"other encryption", protected("A256GCM", "A128GCM")},
+		{"other curve", protected("P-256", "P-521")},
+		{"compressed", protected(`"enc"`, `"zip":"DEF","enc"`)},
+		{"critical extension", protected(`"enc"`, `"crit":["x"],"enc"`)},
+		{"point off the curve", protected(`"x":"`, `"x":"A`)},
+		{"header changed but equal", protected(`"alg"`, ` "alg"`)},
+		{"tag cut", func(e *envelope) { e.Tag = e.Tag[:8] }},
+		{"no tag", func(e *envelope) { e.Tag = "" }},
+		{"short iv", func(e *envelope) { e.IV = e.IV[:8] }},
+		{"ciphertext cut", func(e *envelope) { e.Ciphertext = e.Ciphertext[4:] }},
+		{"key cut", func(e *envelope) { e.EncryptedKey = e.EncryptedKey[4:] }},
+		{"no key", func(e *envelope) { e.EncryptedKey = "" }},
+		{"dot in a part", func(e *envelope) { e.IV += "." }},
+		{"empty", func(e *envelope) { *e = envelope{} }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := v.Envelope
+			tt.change(&e)
+			if got, err := k.decrypt(encode(t, e)); !errors.Is(err, ErrReply) {
+				t.Errorf("decrypt = %d bytes, %v, want ErrReply", len(got), err)
+			}
+		})
+	}
+	other, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.decrypt(encode(t, v.Envelope)); !errors.Is(err, ErrReply) {
+		t.Errorf("another key: %v, want ErrReply", err)
+	}
+}

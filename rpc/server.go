@@ -48,10 +48,13 @@ type Server struct {
 	gate  *gate
 	ttrpc *ttrpc.Server
 
-	cancel   context.CancelFunc // ends the context of every call
-	ctx      context.Context
-	closed   chan struct{} // closed when connections are
-	destroy  sync.Once
+	cancel  context.CancelFunc // ends the context of every call
+	ctx     context.Context
+	closed  chan struct{} // closed when connections are
+	destroy sync.Once
+
+	mu       sync.Mutex // guards conns
+	conns    *conns     // nil before Serve
 	closeNow sync.Once
 }
 
@@ -70,7 +73,11 @@ func New(d Deps) (*Server, error) {
 
 // Serve answers connections from l until Stop, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.ttrpc.Serve(s.ctx, l); !errors.Is(err, ttrpc.ErrServerClosed) {
+	c := countConns(l)
+	s.mu.Lock()
+	s.conns = c
+	s.mu.Unlock()
+	if err := s.ttrpc.Serve(s.ctx, c); !errors.Is(err, ttrpc.ErrServerClosed) {
 		return fmt.Errorf("serve the agent protocol: %w", err)
 	}
 	return nil
@@ -94,11 +101,16 @@ func (s *Server) Stop(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	err := s.gate.drain(drain)
-	hangUp, cancel := context.WithTimeout(ctx, hangUpTime)
-	defer cancel()
-	// Shutdown waits for connections that still have a call open, which is
-	// what a long poll is; running out of time is the usual way it ends.
-	_ = s.ttrpc.Shutdown(hangUp)
+	s.mu.Lock()
+	c := s.conns
+	s.mu.Unlock()
+	if c != nil {
+		select {
+		case <-c.gone():
+		case <-time.After(hangUpTime):
+		case <-ctx.Done():
+		}
+	}
 	closed := s.ttrpc.Close()
 	s.closeNow.Do(func() { close(s.closed) })
 	if closed != nil && !errors.Is(closed, net.ErrClosed) {

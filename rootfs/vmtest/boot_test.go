@@ -47,9 +47,9 @@ func TestPodLife(t *testing.T) {
 	call(t, g.Agent.StartContainer, &agentpb.StartContainerRequest{ContainerId: "pod"})
 	stats := call(t, g.Agent.StatsContainer, &agentpb.StatsContainerRequest{ContainerId: "pod"})
 	t.Logf("memory of the pause container: %d bytes", stats.GetCgroupStats().GetMemoryStats().GetUsage().GetUsage())
-	call(t, g.Agent.SignalProcess, &agentpb.SignalProcessRequest{ContainerId: "pod", Signal: uint32(unix.SIGTERM)})
-	if code := g.wait(t, "pod"); code != 0 {
-		t.Errorf("the pause program ended with %d", code)
+	call(t, g.Agent.SignalProcess, &agentpb.SignalProcessRequest{ContainerId: "pod", Signal: uint32(unix.SIGKILL)})
+	if code := g.wait(t, "pod"); code != 128+9 {
+		t.Errorf("the pause program ended with %d, want 137", code)
 	}
 	call(t, g.Agent.RemoveContainer, &agentpb.RemoveContainerRequest{ContainerId: "pod"})
 	call(t, g.Agent.DestroySandbox, &agentpb.DestroySandboxRequest{})

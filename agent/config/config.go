@@ -257,7 +257,7 @@ func Default() Config {
 			CDI:       100 * time.Second,
 			Launch:    6 * time.Second,
 		},
-		Workload:    Workload{Procs: "api-server-rest", API: "resource"},
+		Workload:    Workload{Procs: "none", API: "resource"},
 		Storage:     Storage{Integrity: true},
 		PauseBundle: "/pause_bundle",
 		Policy:      Policy{File: "/etc/kata-opa/default-policy.rego"},

@@ -2,20 +2,106 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/coffer-cc/coffer/agent/guest"
+	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/broker"
+	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/mount/storage"
+	"github.com/coffer-cc/coffer/rpc/workload"
 )
 
-// guarded is the half of the graph that deals with secrets.
+// guarded is the half of the graph that deals with evidence and secrets.
 type guarded struct {
+	broker broker.Broker
 	images storage.Images // nil: no image can be pulled
+	phases phases
 }
 
-func (p *process) guard() *guarded { return &guarded{} }
+// guard finds the platform and opens the key broker. A guest on no known
+// platform serves all the same; what needs evidence is refused when asked for.
+func (p *process) guard(ctx context.Context) (*guarded, error) {
+	g := &guarded{}
+	collector, err := p.collector(ctx)
+	if err != nil {
+		return nil, err
+	}
+	endpoint := p.config.Broker()
+	g.broker, err = broker.Open(broker.Config{
+		URL: endpoint.URL, Cert: endpoint.Cert, KeyAlgorithm: p.config.Attestation.KeyAlgorithm,
+		InitData: p.initdata, Observe: g.phases.observe,
+	}, collector)
+	if err != nil {
+		return nil, fmt.Errorf("key broker: %w", err)
+	}
+	return g, nil
+}
 
-func (p *process) openWorkload(*graph) error { return nil }
+// collector is nil where there is no platform. Sample evidence comes only from
+// the image's own word for it.
+func (p *process) collector(ctx context.Context) (evidence.Collector, error) {
+	c, err := tee.Select(p.config.Attestation.TEE, tee.Drivers())
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound) && p.config.Attestation.TEE == "":
+		slog.WarnContext(ctx, "no confidential platform", "error", err)
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("attestation: %w", err)
+	}
+	slog.InfoContext(ctx, "platform", "tee", string(c.Kind()))
+	return c, nil
+}
 
-func (g *guarded) stop(context.Context) error { return nil }
+// openWorkload serves the containers of the pod, where that was asked for.
+func (p *process) openWorkload(ctx context.Context, g *guarded) error {
+	if !p.config.Workload.Resources() {
+		return nil
+	}
+	l, err := workload.Listen(ctx, workload.Address)
+	if err != nil {
+		return fmt.Errorf("open the workload API: %w", err)
+	}
+	h := workload.New(workload.Deps{Resources: g.broker})
+	p.loop(func(ctx context.Context) error { return workload.Serve(ctx, l, h) })
+	return nil
+}
 
-func (g *guarded) metrics(*guest.Exposition) {}
+// metrics adds how long the proving took.
+func (g *guarded) metrics(e *guest.Exposition) { g.phases.metrics(e) }
+
+// phases sums up the time that each phase of attestation took.
+type phases struct {
+	mu    sync.Mutex // guards the maps
+	count map[string]int
+	took  map[string]time.Duration
+}
+
+func (p *phases) observe(phase string, d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.count == nil {
+		p.count, p.took = make(map[string]int), make(map[string]time.Duration)
+	}
+	p.count[phase]++
+	p.took[phase] += d
+}
+
+func (p *phases) metrics(e *guest.Exposition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.Counter("coffer_attestation_phases_total", "Attestations and keys fetched")
+	for phase, n := range p.count {
+		e.Sample(float64(n), "phase", phase)
+	}
+	e.Counter("coffer_attestation_seconds_total", "Time they took")
+	for phase, d := range p.took {
+		e.Sample(d.Seconds(), "phase", phase)
+	}
+}

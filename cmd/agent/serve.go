@@ -113,7 +113,7 @@ func (p *process) bootAndServe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g, err := p.build(finder, stack, policy)
+	g, err := p.build(ctx, finder, stack, policy)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (p *process) serve(ctx context.Context, g *graph) error {
 		served <- err
 		return err
 	})
-	if err := p.openWorkload(g); err != nil {
+	if err := p.openWorkload(ctx, g.guarded); err != nil {
 		return err
 	}
 	slog.Info("ready", "address", p.config.Server.Addr, "ms", sinceKernelStart().Milliseconds())

@@ -105,7 +105,7 @@ func (p *process) loadPolicy(ctx context.Context, engine *policy.Rego, file stri
 }
 
 // build makes the parts and introduces them to each other.
-func (p *process) build(finder *device.Finder, stack *network.Stack, engine *policy.Rego) (*graph, error) {
+func (p *process) build(ctx context.Context, finder *device.Finder, stack *network.Stack, engine *policy.Rego) (*graph, error) {
 	for _, dir := range []string{storage.DefaultRoot, stateRoot, guest.SharedDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make run directory: %w", err)
@@ -115,7 +115,10 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 	if slices.Contains(p.config.Server.PeerCIDs, loopbackCID) {
 		g.peers = append(g.peers, socket.WithLoopback())
 	}
-	g.guarded = p.guard()
+	var err error
+	if g.guarded, err = p.guard(ctx); err != nil {
+		return nil, err
+	}
 	deps := storage.Deps{Devices: finder, PauseBundle: p.config.PauseBundle}
 	if g.guarded.images != nil {
 		deps.Images = g.guarded.images
@@ -131,7 +134,6 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 		},
 	})
 	machine := guest.New()
-	var err error
 	metrics := &guest.Metrics{Machine: machine}
 	g.server, err = rpc.New(rpc.Deps{
 		Policy: engine, Sandbox: g.sandbox, Network: stack, Machine: machine,
@@ -152,6 +154,5 @@ const loopbackCID = 1
 // stop takes the graph down: calls first, then the pod.
 func (g *graph) stop(ctx context.Context) error {
 	err := g.server.Stop(ctx)
-	err = errors.Join(err, g.guarded.stop(ctx))
 	return errors.Join(err, g.sandbox.Destroy(ctx))
 }

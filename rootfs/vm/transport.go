@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/rpc/socket"
 )
 
 // A Transport is a way for the host to reach the guest's vsock.
@@ -65,7 +67,9 @@ func (v *VM) startVsock(ctx context.Context, c Config) ([]string, error) {
 			return nil, err
 		}
 		v.address = func(port uint32) string { return fmt.Sprintf("vsock://%d:%d", cid, port) }
-		v.dial = func(ctx context.Context, port uint32) (net.Conn, error) { return dialVsock(ctx, cid, port) }
+		v.dial = func(ctx context.Context, port uint32) (net.Conn, error) {
+			return socket.Dial(ctx, fmt.Sprintf("vsock://%d:%d", cid, port))
+		}
 		return []string{"-device", fmt.Sprintf("vhost-vsock-pci,guest-cid=%d", cid)}, nil
 	case VhostUser:
 		program, err := vsockProgram(c.VsockDevice)
@@ -74,7 +78,9 @@ func (v *VM) startVsock(ctx context.Context, c Config) ([]string, error) {
 		}
 		front, back := filepath.Join(v.dir, "vsock"), filepath.Join(v.dir, "vhost-vsock")
 		v.address = func(port uint32) string { return fmt.Sprintf("hvsock://%s:%d", front, port) }
-		v.dial = func(ctx context.Context, port uint32) (net.Conn, error) { return dialHybrid(ctx, front, port) }
+		v.dial = func(ctx context.Context, port uint32) (net.Conn, error) {
+			return socket.Dial(ctx, fmt.Sprintf("hvsock://%s:%d", front, port))
+		}
 		// Context ids are per program here, so any will do.
 		err = v.helper(ctx, back, program, "--guest-cid", "3", "--socket", back, "--uds-path", front)
 		return []string{"-chardev", "socket,id=vsock,path=" + escape(back), "-device", "vhost-user-vsock-pci,chardev=vsock"}, err

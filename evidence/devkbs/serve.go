@@ -3,7 +3,6 @@ package devkbs
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -67,15 +66,19 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) 
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 	}
-	stopped := make(chan error, 1)
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
 		defer cancel()
-		stopped <- errors.Join(server.Shutdown(grace), server.Close())
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
 	})
 	err := server.Serve(l)
 	if !stop() {
-		return <-stopped
+		<-stopped
+		return nil
 	}
 	return fmt.Errorf("serve: %w", err)
 }

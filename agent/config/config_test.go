@@ -312,7 +312,7 @@ func TestWorkload(t *testing.T) {
 		w                        Workload
 		open, resources, evident bool
 	}{
-		{Default().Workload, true, true, false},
+		{Default().Workload, false, false, false},
 		{Workload{"api-server-rest", "all"}, true, true, true},
 		{Workload{"api-server-rest", "attestation"}, true, false, true},
 		{Workload{"confidential-data-hub", "all"}, false, false, false},

@@ -10,7 +10,7 @@ import (
 
 // ensureSandbox creates the sandbox unless there is one. The protocol has no
 // question for that, so a container in the metrics counts as the answer yes.
-// Creating a sandbox twice is harmless, but may be refused.
+// An agent refuses a second sandbox under another name; that one will do too.
 func (r *containerRun) ensureSandbox(ctx context.Context) error {
 	if r.noSandbox {
 		return nil
@@ -24,7 +24,7 @@ func (r *containerRun) ensureSandbox(ctx context.Context) error {
 		SandboxId: r.sandbox,
 		Hostname:  r.hostname,
 	})
-	if code(err) == codes.AlreadyExists {
+	if c := code(err); c == codes.AlreadyExists || c == codes.FailedPrecondition {
 		return nil
 	}
 	return failed("CreateSandbox", err)

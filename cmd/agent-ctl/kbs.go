@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/coffer-cc/coffer/evidence/devkbs"
+)
+
+func (a *app) kbsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "kbs",
+		Short: "Serve keys and secrets to guests, for development",
+		Args:  cobra.NoArgs,
+	}
+	cmd.AddCommand(a.kbsServeCommand())
+	return cmd
+}
+
+// kbsFlags say where the broker listens and to whom it gives what.
+type kbsFlags struct {
+	listen      string
+	insecure    bool
+	resources   string
+	allowSample bool
+	refuse      bool
+	cert, key   string
+}
+
+func (a *app) kbsServeCommand() *cobra.Command {
+	var f kbsFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the development key broker",
+		Long: "Run the development key broker until it is interrupted. It serves the files\n" +
+			"DIR/repository/type/tag to guests that attest. It is not for production: use\n" +
+			"Trustee there. With port 0 it picks one; the URL is printed once it listens.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+			defer stop()
+			return a.kbsServe(ctx, &f)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.listen, "listen", "127.0.0.1:8080", "`ADDRESS` to listen on")
+	fl.BoolVar(&f.insecure, "insecure-listen", false, "allow an address that others can reach")
+	fl.StringVar(&f.resources, "resources", "", "`DIR` with one file per resource (required)")
+	fl.BoolVar(&f.allowSample, "allow-sample", false, "accept sample evidence, which anybody can write")
+	fl.BoolVar(&f.refuse, "refuse", false, "refuse every resource, as a policy would")
+	fl.StringVar(&f.cert, "tls-cert", "", "PEM `FILE` with the certificate, for HTTPS")
+	fl.StringVar(&f.key, "tls-key", "", "PEM `FILE` with the certificate's key")
+	return cmd
+}
+
+func (a *app) kbsServe(ctx context.Context, f *kbsFlags) error {
+	if f.resources == "" {
+		return usagef("--resources is missing")
+	}
+	config, scheme, err := f.tls()
+	if err != nil {
+		return err
+	}
+	folder, err := devkbs.Folder(f.resources)
+	if err != nil {
+		return err
+	}
+	srv, err := devkbs.New(devkbs.Options{
+		Resources:   folder,
+		AllowSample: f.allowSample,
+		Refuse:      f.refuse,
+		Log:         slog.New(slog.NewTextHandler(a.err, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	l, err := devkbs.Listen(f.listen, f.insecure)
+	if err != nil {
+		return err
+	}
+	url := scheme + "://" + l.Addr().String()
+	if err := a.print(map[string]string{"url": url}, [][]string{{url}}); err != nil {
+		l.Close()
+		return err
+	}
+	a.note("this key broker is for development, not for production")
+	return srv.Serve(ctx, l, config)
+}
+
+// tls returns nil without the two flags.
+func (f *kbsFlags) tls() (*tls.Config, string, error) {
+	if f.cert == "" && f.key == "" {
+		return nil, "http", nil
+	}
+	if f.cert == "" || f.key == "" {
+		return nil, "", usagef("--tls-cert and --tls-key go together")
+	}
+	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+	if err != nil {
+		return nil, "", err
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, "https", nil
+}

@@ -17,6 +17,8 @@ type Collector struct {
 
 	// As replaces the name of the platform; the evidence stays what it is.
 	As evidence.Kind
+	// Entered, if not nil, is called at the start of every Collect.
+	Entered func()
 	// Hold makes Collect wait until it is closed or the context ends.
 	Hold <-chan struct{}
 	// Err refuses every call.
@@ -41,6 +43,9 @@ func (c *Collector) Kind() evidence.Kind {
 // Collect asks the inner collector, as scripted.
 func (c *Collector) Collect(ctx context.Context, rd evidence.ReportData) (evidence.Evidence, error) {
 	c.calls.Add(1)
+	if c.Entered != nil {
+		c.Entered()
+	}
 	if c.Hold != nil {
 		select {
 		case <-c.Hold:

@@ -90,8 +90,8 @@ func TestResource(t *testing.T) {
 
 func TestManyWaitersShareOneAttestation(t *testing.T) {
 	k := evidencetest.NewKBS(t, options())
-	hold := make(chan struct{})
-	collector := &evidencetest.Collector{Inner: tee.Sample(), Hold: hold}
+	hold, entered := make(chan struct{}), make(chan struct{})
+	collector := &evidencetest.Collector{Inner: tee.Sample(), Hold: hold, Entered: func() { close(entered) }}
 	c := newClient(t, kbs.Config{URL: k.URL, Collector: collector})
 	early, cancel := context.WithCancel(ctx)
 	leaver := make(chan error)
@@ -99,6 +99,7 @@ func TestManyWaitersShareOneAttestation(t *testing.T) {
 		_, err := c.Resource(early, name)
 		leaver <- err
 	}()
+	<-entered // the one that leaves has begun the handshake
 	var wait sync.WaitGroup
 	errs := make(chan error, 100)
 	for range 100 {
@@ -366,27 +367,28 @@ func TestHostileReplies(t *testing.T) {
 		name   string
 		answer http.HandlerFunc
 		want   error
+		text   string
 	}{
-		{"not json", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, kbs.ErrReply},
-		{"no session", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"nonce":"a"}`) }, kbs.ErrReply},
+		{"not json", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, kbs.ErrReply, "challenge"},
+		{"no session", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"nonce":"a"}`) }, kbs.ErrReply, "without a session"},
 		{"endless session", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Set-Cookie", "kbs-session-id="+strings.Repeat("a", 5000))
 			fmt.Fprint(w, `{"nonce":"a"}`)
-		}, kbs.ErrReply},
-		{"endless body", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", 8<<20)) }, kbs.ErrReply},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, kbs.ErrFault},
+		}, kbs.ErrReply, "without a session"},
+		{"endless body", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", 8<<20)) }, kbs.ErrReply, "too large"},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, kbs.ErrFault, "status 302"},
 		{"trickle", func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
-		}, kbs.ErrUnreachable},
+		}, kbs.ErrUnreachable, "timed out"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			server := httptest.NewServer(tt.answer)
 			defer server.Close()
 			c := newClient(t, kbs.Config{URL: server.URL, Timeout: 200 * time.Millisecond})
-			if _, err := c.Resource(ctx, name); !errors.Is(err, tt.want) {
-				t.Errorf("Resource: %v, want %v", err, tt.want)
+			if _, err := c.Resource(ctx, name); !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("Resource: %v, want %v: %s", err, tt.want, tt.text)
 			}
 		})
 	}

@@ -81,10 +81,9 @@ type envelope struct {
 
 // header is the protected part of an envelope.
 type header struct {
-	Algorithm   string   `json:"alg"`
-	Encryption  string   `json:"enc"`
-	Compression string   `json:"zip"`
-	Critical    []string `json:"crit"`
+	Algorithm   string `json:"alg"`
+	Encryption  string `json:"enc"`
+	Compression string `json:"zip"`
 	Ephemeral   struct {
 		Curve string `json:"crv"`
 		Type  string `json:"kty"`
@@ -129,8 +128,8 @@ func (e envelope) check() error {
 		return fmt.Errorf("%w: resource is wrapped with another algorithm", ErrReply)
 	case h.Ephemeral.Curve != curve || h.Ephemeral.Type != "EC":
 		return fmt.Errorf("%w: resource is wrapped for another curve", ErrReply)
-	case h.Compression != "" || len(h.Critical) != 0:
-		return fmt.Errorf("%w: resource has extensions", ErrReply)
+	case h.Compression != "":
+		return fmt.Errorf("%w: resource is compressed", ErrReply)
 	}
 	return nil
 }

@@ -57,6 +57,9 @@ func TestLifetimeComesFromBroker(t *testing.T) {
 	}
 	first.renewAt = time.Now()
 	fetch()
+	if c.drop(first); c.current == nil {
+		t.Error("a caller with an old session drops the new one")
+	}
 	if c.current == first || k.Count("attest") != 2 || c.current.key == first.key {
 		t.Error("a session whose time has come is still used")
 	}

@@ -543,10 +543,12 @@ func TestRealSeccomp(t *testing.T) {
 
 func TestRealIgnoredSignals(t *testing.T) {
 	l := needLab(t)
-	signal.Ignore(unix.SIGPIPE, unix.SIGUSR1)
+	// The Go runtime of the child resets all signals but these two by itself.
+	ignored := []os.Signal{unix.SIGHUP, unix.SIGINT}
+	signal.Ignore(ignored...)
 	defer func() { // Reset does not undo Ignore
 		undo := make(chan os.Signal, 1)
-		signal.Notify(undo, unix.SIGPIPE, unix.SIGUSR1)
+		signal.Notify(undo, ignored...)
 		signal.Stop(undo)
 	}()
 	grep := &specs.Process{Args: []string{"/bin/grep", "SigIgn", "/proc/self/status"}}

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"path"
 	"path/filepath"
@@ -214,5 +215,23 @@ func TestWatchOOMv2(t *testing.T) {
 	set("2")
 	if _, err := watchOOMv2(t.TempDir(), nil); err == nil {
 		t.Error("watching nothing succeeded")
+	}
+}
+
+// A reader whose ctx has ended must not sit out the drain window: what it read
+// meanwhile would go to a caller that is gone.
+func TestExitLeavesCancelledReaderAlone(t *testing.T) {
+	ends, err := openPipes(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ends.close()
+	o := newOutput(ends.ours[1], 1)
+	o.cancel()
+	o.exit(5 * time.Second)
+	began := time.Now()
+	_, err = o.file.Read(make([]byte, 1))
+	if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > 4*time.Second {
+		t.Errorf("read = %v after %v, want the deadline of the cancellation", err, time.Since(began))
 	}
 }

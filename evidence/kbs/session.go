@@ -91,3 +91,13 @@ func renewal(lifetime time.Duration) time.Time {
 	}
 	return time.Now().Add(min(lifetime, maxLifetime) * 4 / 5)
 }
+
+// shortest returns the shortest of the lifetimes that are known, 0 if none is.
+func shortest(lifetimes ...time.Duration) (least time.Duration) {
+	for _, l := range lifetimes {
+		if l > 0 && (least == 0 || l < least) {
+			least = l
+		}
+	}
+	return least
+}

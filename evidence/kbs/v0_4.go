@@ -101,14 +101,8 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{key: key, cookie: auth.cookie}
-	for _, l := range []answer{auth, reply} {
-		if l.lifetime > 0 && (life <= 0 || l.lifetime < life) {
-			life = l.lifetime
-		}
-	}
-	s.renewAt = renewal(life)
-	return s, nil
+	life = shortest(life, auth.lifetime, reply.lifetime)
+	return &session{key: key, cookie: auth.cookie, renewAt: renewal(life)}, nil
 }
 
 // evidence collects a statement bound to nonce and key and wraps it up.

@@ -96,7 +96,7 @@ func TestRPC(t *testing.T) {
 	ctl(t, nil, "--address", addr, "rpc", "GetGuestDetails").want(t, 0, reply, "")
 	ctl(t, nil, "--address", addr, "rpc", "Version").want(t, 0, "{\n  \"agent_version\": \"9.9.9\"\n}\n", "")
 	ctl(t, nil, "--address", addr, "rpc", "StartContainer", `{"container_id": "../x"}`).want(t, 1, "", "StartContainer: container_id: character")
-	ctl(t, nil, "--address", addr, "rpc", "WaitProcess", `{"container_id": "web"}`).want(t, 1, "", "invalid container id")
+	ctl(t, nil, "--address", addr, "rpc", "WaitProcess", `{"container_id": "web"}`).want(t, 4, "", "invalid container id")
 	ctl(t, nil, "--address", addr, "rpc", "PauseContainer", `{"container_id": "web"}`).want(t, 6, "", "PauseContainer")
 	ctl(t, nil, "--address", addr, "rpc", "StartContainer", `{"containr": 1}`).want(t, 2, "", "the request is no StartContainerRequest")
 	ctl(t, nil, "--address", addr, "rpc", "StartContainer", "@/nowhere.json").want(t, 4, "", "/nowhere.json")

@@ -79,6 +79,11 @@ func exitCode(err error) int {
 		return exitRefused
 	case codes.NotFound:
 		return exitNotFound
+	case codes.InvalidArgument:
+		// The protocol has this code for a container that is not there.
+		if strings.Contains(strings.ToLower(err.Error()), "invalid container id") {
+			return exitNotFound
+		}
 	case codes.DeadlineExceeded:
 		return exitUnreachable
 	case codes.Unimplemented:

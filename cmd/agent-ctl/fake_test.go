@@ -209,7 +209,7 @@ func (f *fakeAgent) exec(_ context.Context, r *agentpb.ExecProcessRequest) (prot
 	defer f.mu.Unlock()
 	c := f.containers[r.ContainerId]
 	if c == nil {
-		return nil, status.Error(codes.InvalidArgument, "no such container")
+		return nil, status.Error(codes.InvalidArgument, "invalid container id")
 	}
 	p := newProc(r.Process)
 	c.procs[r.ExecId] = p

@@ -248,8 +248,9 @@ func TestExec(t *testing.T) {
 	ctl(t, nil, "--address", addr, "exec", "web", "echo", "-x").want(t, 0, "-x\n", "")
 	ctl(t, nil, "--address", addr, "exec", "web", "fail", "9").want(t, 9, "", "going down\n")
 	ctl(t, strings.NewReader("in"), "--address", addr, "exec", "-i", "web", "cat").want(t, 0, "in", "")
-	ctl(t, nil, "--address", addr, "exec", "nope", "echo").want(t, 1, "", "ExecProcess: no such container")
+	ctl(t, nil, "--address", addr, "exec", "nope", "echo").want(t, 4, "", "ExecProcess: invalid container id")
 	ctl(t, nil, "--address", addr, "exec", "-it", "web", "echo").want(t, 2, "", "needs a terminal")
+	ctl(t, nil, "--address", addr, "logs", "nope").want(t, 4, "", "invalid container id")
 	f.denied["ExecProcessRequest"] = true
 	ctl(t, nil, "--address", addr, "exec", "web", "echo").want(t, 3, "", "blocked by policy")
 }
@@ -264,7 +265,7 @@ func TestStop(t *testing.T) {
 		ctl(t, nil, args...).want(t, 0, name+"\n", "")
 	}
 	r := ctl(t, nil, "--address", addr, "stop", "--grace", "50ms", "soft", "hard", "nope")
-	r.want(t, 1, "ID    EXIT  KILLED\nsoft  143   false\nhard  137   true\n", "nope: SignalProcess: invalid container id")
+	r.want(t, 4, "ID    EXIT  KILLED\nsoft  143   false\nhard  137   true\n", "nope: SignalProcess: invalid container id")
 	if len(f.containers) != 0 {
 		t.Error("a container is still there")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,13 +63,13 @@ type stopped struct {
 
 // stop goes on with the others when one fails.
 func (a *app) stop(ctx context.Context, c *client, ids []string, grace time.Duration) error {
-	var errs []error
+	var failure error
 	var list []stopped
 	rows := [][]string{{"ID", "EXIT", "KILLED"}}
 	for _, id := range ids {
 		st, err := stopOne(ctx, c, id, grace)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", id, err))
+			failure = also(failure, fmt.Errorf("%s: %w", id, err))
 			continue
 		}
 		exit := "-"
@@ -79,9 +80,17 @@ func (a *app) stop(ctx context.Context, c *client, ids []string, grace time.Dura
 		rows = append(rows, []string{id, exit, fmt.Sprint(st.Killed)})
 	}
 	if len(list) > 0 {
-		errs = append(errs, a.print(list, rows))
+		failure = also(failure, a.print(list, rows))
 	}
-	return errors.Join(errs...)
+	return failure
+}
+
+// also joins two failures on one line.
+func also(a, b error) error {
+	if a == nil || b == nil {
+		return cmp.Or(a, b)
+	}
+	return fmt.Errorf("%w; %w", a, b)
 }
 
 func stopOne(ctx context.Context, c *client, id string, grace time.Duration) (stopped, error) {

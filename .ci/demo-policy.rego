@@ -1,0 +1,51 @@
+# The demo's policy: everything that a pod needs, and containers only of the two
+# images that the owner names, pulled in the guest.
+package agent_policy
+
+default AddARPNeighborsRequest := true
+default AddSwapPathRequest := true
+default AddSwapRequest := true
+default CloseStdinRequest := true
+default CopyFileRequest := true
+default CreateContainerRequest := false
+default CreateSandboxRequest := true
+default DestroySandboxRequest := true
+default ExecProcessRequest := true
+default GetDiagnosticDataRequest := true
+default GetIPTablesRequest := true
+default GetMetricsRequest := true
+default GetOOMEventRequest := true
+default GuestDetailsRequest := true
+default ListInterfacesRequest := true
+default ListRoutesRequest := true
+default MemAgentCompactConfig := true
+default MemAgentMemcgConfig := true
+default MemHotplugByProbeRequest := true
+default OnlineCPUMemRequest := true
+default PauseContainerRequest := true
+default ReadStreamRequest := true
+default RemoveContainerRequest := true
+default RemoveStaleVirtiofsShareMountsRequest := true
+default ReseedRandomDevRequest := true
+default ResizeVolumeRequest := true
+default ResumeContainerRequest := true
+default SetGuestDateTimeRequest := true
+default SetIPTablesRequest := true
+default SetPolicyRequest := false
+default SignalProcessRequest := true
+default StartContainerRequest := true
+default StatsContainerRequest := true
+default TtyWinResizeRequest := true
+default UpdateContainerRequest := true
+default UpdateEphemeralMountsRequest := true
+default UpdateInterfaceRequest := true
+default UpdateRoutesRequest := true
+default VolumeStatsRequest := true
+default WaitProcessRequest := true
+default WriteStreamRequest := true
+
+CreateContainerRequest {
+	count(input.storages) == 1
+	input.storages[0].driver == "image_guest_pull"
+	input.storages[0].source == ["REGISTRY/demo:good", "REGISTRY/demo:forged"][_]
+}

@@ -18,10 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// DefaultStateRoot is where the guest keeps the state of its containers.
+const DefaultStateRoot = "/run/coffer/containers"
+
 // LibcontainerOptions says how and where Libcontainer works.
 type LibcontainerOptions struct {
 	// StateRoot holds one directory per container while it lives. It must be
-	// on a filesystem that containers cannot see.
+	// on a filesystem that containers cannot see. Empty is DefaultStateRoot.
 	StateRoot string
 	// Systemd hands cgroups whose path looks like slice:prefix:name to the
 	// systemd that runs this agent as a service. The agent as init of the
@@ -42,6 +45,9 @@ type Libcontainer struct {
 // version of the guest is looked at on the first Create and never again, so
 // the cgroup filesystem has to be mounted by then.
 func NewLibcontainer(o LibcontainerOptions) *Libcontainer {
+	if o.StateRoot == "" {
+		o.StateRoot = DefaultStateRoot
+	}
 	return &Libcontainer{opts: o}
 }
 

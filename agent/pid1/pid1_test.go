@@ -152,9 +152,9 @@ func TestAgentThatCannotStart(t *testing.T) {
 	}
 }
 
-// TestMain has the variable mainEnv start Main in a pid and mount namespace
-// without /proc, which is as near to the guest as a test gets: the kernel takes
-// the end of such a process 1 for the end of its machine.
+// Main runs in a pid and mount namespace without /proc, which is as near to the
+// guest as a test gets: the kernel hands orphans to this process, and takes its
+// power-off for the end of the namespace.
 func TestMainInNamespace(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("namespaces need root")

@@ -16,7 +16,8 @@ extern char **environ;
  * walking over this array, so its length has to stay.
  *
  * In a container's init, signals that the agent or its launcher ignores would
- * stay ignored in the user's program, because execve keeps that disposition.
+ * stay ignored in the user's program, because execve keeps that disposition,
+ * and the Go runtime in between respects it for SIGHUP and SIGINT.
  */
 static void __attribute__((constructor(101))) early(void)
 {

@@ -1,24 +1,29 @@
 package rpc
 
 import (
+	"errors"
+	"io"
 	"net"
 	"sync"
 )
 
-// conns counts the connections of a listener, because ttRPC takes a connection
-// that is at its first call for an idle one and would close it before the reply.
+// conns keeps the connections of a listener, because ttRPC has no end that fits.
+// Its Shutdown takes a connection that is at its first call for an idle one and
+// would close it before the reply; its Close leaves those open that have a call
+// in flight.
 type conns struct {
 	net.Listener
 
-	mu    sync.Mutex // guards open and empty
-	open  int
-	empty chan struct{} // closed while open is 0
+	mu     sync.Mutex // guards what follows
+	open   map[*kept]struct{}
+	closed bool
+	empty  chan struct{} // closed while open has none
 }
 
-func countConns(l net.Listener) *conns {
+func keepConns(l net.Listener) *conns {
 	empty := make(chan struct{})
 	close(empty)
-	return &conns{Listener: l, empty: empty}
+	return &conns{Listener: l, open: make(map[*kept]struct{}), empty: empty}
 }
 
 func (c *conns) Accept() (net.Conn, error) {
@@ -28,10 +33,15 @@ func (c *conns) Accept() (net.Conn, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open++; c.open == 1 {
+	if c.closed {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	if len(c.open) == 0 {
 		c.empty = make(chan struct{})
 	}
-	return &counted{Conn: conn, from: c}, nil
+	k := &kept{Conn: conn, by: c}
+	c.open[k] = struct{}{}
+	return k, nil
 }
 
 // gone is closed when no connection is open.
@@ -41,20 +51,49 @@ func (c *conns) gone() <-chan struct{} {
 	return c.empty
 }
 
-type counted struct {
-	net.Conn
-	from *conns
-	once sync.Once
+// closeAll cuts all connections, whatever is in flight, and lets none in.
+func (c *conns) closeAll() {
+	_ = c.Listener.Close() // as a rule it is closed already
+	c.mu.Lock()
+	c.closed = true
+	var all []*kept
+	for k := range c.open {
+		all = append(all, k)
+	}
+	c.mu.Unlock()
+	for _, k := range all {
+		k.Close()
+	}
 }
 
-func (c *counted) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() {
-		c.from.mu.Lock()
-		defer c.from.mu.Unlock()
-		if c.from.open--; c.from.open == 0 {
-			close(c.from.empty)
-		}
-	})
-	return err
+func (c *conns) forget(k *kept) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, there := c.open[k]; !there {
+		return
+	}
+	delete(c.open, k)
+	if len(c.open) == 0 {
+		close(c.empty)
+	}
+}
+
+type kept struct {
+	net.Conn
+	by *conns
+}
+
+// Read says that the peer hung up when it was this side: ttRPC goes on writing
+// replies after any other error.
+func (k *kept) Read(p []byte) (int, error) {
+	n, err := k.Conn.Read(p)
+	if errors.Is(err, net.ErrClosed) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (k *kept) Close() error {
+	defer k.by.forget(k)
+	return k.Conn.Close()
 }

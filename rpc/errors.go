@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -67,5 +68,7 @@ func Status(err error) error {
 	if len(text) > maxText {
 		text = text[:maxText] + " (cut)"
 	}
-	return status.Error(code, text)
+	// A status that is no UTF-8 cannot be encoded, and ttRPC would close the
+	// whole connection over it.
+	return status.Error(code, strings.ToValidUTF8(text, "\uFFFD"))
 }

@@ -53,8 +53,9 @@ type Server struct {
 	closed  chan struct{} // closed when connections are
 	destroy sync.Once
 
-	mu       sync.Mutex // guards conns
+	mu       sync.Mutex // guards conns and stopped
 	conns    *conns     // nil before Serve
+	stopped  bool       // Stop was called
 	closeNow sync.Once
 }
 
@@ -73,10 +74,14 @@ func New(d Deps) (*Server, error) {
 
 // Serve answers connections from l until Stop, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	c := countConns(l)
+	c := keepConns(l)
 	s.mu.Lock()
 	s.conns = c
+	stopped := s.stopped
 	s.mu.Unlock()
+	if stopped {
+		return l.Close()
+	}
 	if err := s.ttrpc.Serve(s.ctx, c); !errors.Is(err, ttrpc.ErrServerClosed) {
 		return fmt.Errorf("serve the agent protocol: %w", err)
 	}
@@ -103,6 +108,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	err := s.gate.drain(drain)
 	s.mu.Lock()
 	c := s.conns
+	s.stopped = true
 	s.mu.Unlock()
 	if c != nil {
 		select {
@@ -112,6 +118,9 @@ func (s *Server) Stop(ctx context.Context) error {
 		}
 	}
 	closed := s.ttrpc.Close()
+	if c != nil {
+		c.closeAll()
+	}
 	s.closeNow.Do(func() { close(s.closed) })
 	if closed != nil && !errors.Is(closed, net.ErrClosed) {
 		err = errors.Join(err, closed)

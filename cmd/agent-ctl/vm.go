@@ -98,26 +98,20 @@ func (a *app) vmStart(ctx context.Context, f *vmFlags) (err error) {
 	return nil
 }
 
-// awaitAgent tries until the agent accepts. A single try is short, because an
-// early caller may wait for an answer that never comes.
+// readyText is in the line that the agent logs when it begins to serve.
+const readyText = `"ready"`
+
+// awaitAgent waits for the agent's own word and then connects. Trying earlier
+// can leave the program behind a vhost-user device stuck for good.
 func awaitAgent(ctx context.Context, machine *vm.VM) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		try, cancel := context.WithTimeout(ctx, 2*time.Second)
-		conn, err := machine.Dial(try, agentPort)
-		cancel()
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-machine.Done():
-			return fmt.Errorf("the guest ended before its agent answered; its console ended with:\n%s", tail(machine.Console()))
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
+	if err := machine.WaitConsole(ctx, readyText); err != nil {
+		return fmt.Errorf("%w; the console of the guest ended with:\n%s", err, tail(machine.Console()))
 	}
+	conn, err := machine.Dial(ctx, agentPort)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // tail keeps the end of a console, where the reason stands.

@@ -143,9 +143,6 @@ func ownMachine(t *testing.T) {
 	}
 }
 
-// readyText is in the line that the agent logs when it begins to serve.
-const readyText = `"ready"`
-
 func BenchmarkBoot(b *testing.B) {
 	for b.Loop() {
 		start := time.Now()

@@ -69,6 +69,9 @@ func Boot(t testing.TB, c vm.Config) *Guest {
 	return g
 }
 
+// readyText is in the line that the agent logs when it begins to serve.
+const readyText = `"ready"`
+
 // newGuest makes a client that connects when it is first used.
 func newGuest(dial func(ctx context.Context) (net.Conn, error)) *Guest { return &Guest{dial: dial} }
 
@@ -81,6 +84,10 @@ func (g *Guest) waitServing(t testing.TB) {
 	ended := make(<-chan struct{})
 	if g.VM != nil {
 		ended = g.Done()
+		// A caller who is early can leave the device program stuck for good.
+		if err := g.WaitConsole(ctx, readyText); err != nil {
+			t.Fatalf("the agent does not get ready: %v", err)
+		}
 	}
 	for tick := time.NewTicker(20 * time.Millisecond); ; {
 		err := g.connect(ctx)

@@ -130,22 +130,35 @@ func (a *app) ping(ctx context.Context, count int, wait time.Duration) error {
 	return a.print(pongs, rows)
 }
 
-// dialWithin connects and checks once, again and again while wait lasts: a
-// hypervisor accepts connections before the agent in its guest does.
+// dialWithin connects and checks once, again and again while wait lasts. Each
+// try is short: a hypervisor accepts connections before the agent in its guest
+// does, and may keep one that nobody will ever answer.
 func (a *app) dialWithin(ctx context.Context, wait time.Duration) (*client, error) {
-	const pause = 100 * time.Millisecond
+	const pause, try = 100 * time.Millisecond, 2 * time.Second
+	if wait == 0 {
+		return a.dialChecked(ctx)
+	}
 	for end := time.Now().Add(wait); ; time.Sleep(pause) {
-		c, err := a.dial(ctx)
-		if err == nil {
-			if _, err = check(ctx, c); err == nil {
-				return c, nil
-			}
-			c.Close()
-		}
-		if exitCode(err) != exitUnreachable || time.Now().Add(pause).After(end) {
-			return nil, err
+		tctx, cancel := context.WithTimeout(ctx, try)
+		c, err := a.dialChecked(tctx)
+		cancel()
+		if err == nil || exitCode(err) != exitUnreachable || ctx.Err() != nil || time.Now().Add(pause).After(end) {
+			return c, err
 		}
 	}
+}
+
+// dialChecked returns a connection on which the agent has answered.
+func (a *app) dialChecked(ctx context.Context) (*client, error) {
+	c, err := a.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := check(ctx, c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 func check(ctx context.Context, c *client) (pong, error) {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,32 +15,35 @@ import (
 	"github.com/coffer-cc/coffer/rootfs/vm"
 )
 
-// agentPort is where every agent listens by default.
-const agentPort = 1024
-
-// vmFlags describe a machine for `vm start`.
-type vmFlags struct {
-	kernel, initrd, initdata string
-	vsockDevice, console     string
-	words                    []string
-	memory                   int
-	network                  bool
-}
-
 func (a *app) vmCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vm",
-		Short: "Boot guests on this machine, for development",
+		Short: "Boot a guest under QEMU, for demonstrations and tests",
 		Args:  cobra.NoArgs,
 	}
+	cmd.AddCommand(a.vmStartCommand())
+	return cmd
+}
+
+// vmFlags describe the machine beyond what goes straight into its Config.
+type vmFlags struct {
+	config   vm.Config
+	initdata string
+	disks    []string
+	shares   []string
+	network  bool
+	console  string
+	wait     time.Duration
+	port     uint32
+}
+
+func (a *app) vmStartCommand() *cobra.Command {
 	var f vmFlags
-	start := &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "start",
-		Short: "Boot a guest, print its address, and keep it until interrupted",
-		Long: "Boot a guest under QEMU, print the address of its agent once that answers,\n" +
-			"and keep the guest until it powers off or this command is interrupted.\n" +
-			"With --network the guest can be given 10.0.2.15/24 and reaches this machine's\n" +
-			"loopback at 10.0.2.2.",
+		Short: "Boot a guest and keep it until it ends or we are interrupted",
+		Long: "Boot a guest and keep it until it ends or we are interrupted. Its agent's\n" +
+			"address is printed once the agent serves.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
@@ -48,74 +51,108 @@ func (a *app) vmCommand() *cobra.Command {
 			return a.vmStart(ctx, &f)
 		},
 	}
-	fl := start.Flags()
-	fl.StringVar(&f.kernel, "kernel", "out/guest/vmlinuz", "kernel `FILE`")
-	fl.StringVar(&f.initrd, "initrd", "out/guest/initrd.img", "initial file system `FILE`")
-	fl.StringVar(&f.initdata, "initdata", "", "initdata disk `FILE`, as `initdata build` writes it")
-	fl.StringVar(&f.vsockDevice, "vsock-device", "", "vhost-device-vsock `PROGRAM` for hosts without vhost-vsock")
-	fl.StringVar(&f.console, "console", "", "`FILE` for what the guest writes to its console")
-	fl.StringArrayVar(&f.words, "append", nil, "further `WORD` of the kernel command line, repeatable")
-	fl.IntVar(&f.memory, "memory", 512, "`MIB` of memory")
-	fl.BoolVar(&f.network, "network", false, "give the guest a network card")
-	cmd.AddCommand(start)
+	fl := cmd.Flags()
+	fl.StringVar(&f.config.Kernel, "kernel", "", "`FILE` with the kernel (required)")
+	fl.StringVar(&f.config.Initrd, "initrd", "", "`FILE` with the initrd (required)")
+	fl.StringArrayVar(&f.config.Words, "append", nil, "`WORD` for the kernel command line, repeatable")
+	fl.IntVar(&f.config.Memory, "memory", 0, "`MIB` of memory (default 512)")
+	fl.IntVar(&f.config.CPUs, "cpus", 0, "`N` processors (default 1)")
+	fl.StringVar(&f.config.Accelerator, "accelerator", "", "`NAME`, kvm or tcg (default: kvm where it works)")
+	fl.StringVar((*string)(&f.config.Transport), "transport", "", "way to the guest's vsock (default: what this machine can do)")
+	fl.StringVar(&f.config.VsockDevice, "vsock-device", "", "`PROGRAM` vhost-device-vsock, where the kernel has no vhost-vsock")
+	fl.StringVar(&f.initdata, "initdata", "", "`FILE` with an initdata disk")
+	fl.StringArrayVar(&f.disks, "disk", nil, "`FILE` with a disk, repeatable")
+	fl.StringArrayVar(&f.shares, "share", nil, "share a directory as `TAG=DIR`, repeatable")
+	fl.BoolVar(&f.network, "network", false, "give the guest QEMU's user network: it is 10.0.2.15/24, we are 10.0.2.2")
+	fl.StringVar(&f.console, "console", "", "`FILE` to write the console to")
+	fl.DurationVar(&f.wait, "wait", 2*time.Minute, "how long the agent may take to serve")
+	fl.Uint32Var(&f.port, "port", 1024, "vsock `PORT` of the agent")
 	return cmd
 }
 
 func (a *app) vmStart(ctx context.Context, f *vmFlags) (err error) {
-	c := vm.Config{Kernel: f.kernel, Initrd: f.initrd, Words: f.words, Memory: f.memory, VsockDevice: f.vsockDevice}
-	if f.initdata != "" {
-		c.Disks = []vm.Disk{{Path: f.initdata, ReadOnly: true}}
-	}
-	if f.network {
-		c.Network = &vm.Network{}
+	if err := f.complete(); err != nil {
+		return err
 	}
 	if f.console != "" {
-		out, err := os.Create(f.console)
+		console, err := os.Create(f.console)
 		if err != nil {
-			return fmt.Errorf("open console file: %w", err)
+			return err
 		}
-		defer out.Close()
-		c.Console = io.Writer(out)
+		defer console.Close()
+		f.config.Console = console
 	}
-	if vm.Choose(c.Transport, c.VsockDevice) == vm.Loopback {
-		return errors.New("this machine can reach no guest: neither /dev/vhost-vsock nor vhost-device-vsock is there")
-	}
-	started := time.Now()
-	machine, err := vm.Start(ctx, c)
+	m, err := vm.Start(ctx, f.config)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, machine.Stop()) }()
-	if err := awaitAgent(ctx, machine); err != nil {
+	defer func() { err = errors.Join(err, m.Stop()) }()
+	a.note("guest runs on %s, vsock by %s", m.Accelerator(), m.Transport())
+	if a.address = m.Address(f.port); a.address == "" {
+		return usagef("--transport %s: there is no way to the agent from here", m.Transport())
+	}
+	if err := a.untilServing(ctx, m, f.wait); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.err, "agent answers after %d ms (%s, %s)\n", time.Since(started).Milliseconds(), machine.Accelerator(), machine.Transport())
-	fmt.Fprintln(a.out, machine.Address(agentPort))
-	select {
-	case <-machine.Done():
-	case <-ctx.Done():
+	if err := a.print(map[string]string{
+		"address": a.address, "accelerator": m.Accelerator(), "transport": string(m.Transport()),
+	}, [][]string{{a.address}}); err != nil {
+		return err
+	}
+	if err := m.Wait(ctx); ctx.Err() == nil {
+		return err
+	}
+	return nil // interrupted, which is the usual end
+}
+
+// complete turns the flags that need it into parts of the Config.
+func (f *vmFlags) complete() error {
+	if f.config.Kernel == "" || f.config.Initrd == "" {
+		return usagef("--kernel and --initrd are needed")
+	}
+	if f.initdata != "" {
+		f.config.Disks = append(f.config.Disks, vm.Disk{Path: f.initdata, ReadOnly: true})
+	}
+	for _, d := range f.disks {
+		f.config.Disks = append(f.config.Disks, vm.Disk{Path: d})
+	}
+	for _, s := range f.shares {
+		tag, dir, ok := strings.Cut(s, "=")
+		if !ok || tag == "" || dir == "" {
+			return usagef("--share %q: must be TAG=DIR", s)
+		}
+		f.config.Shares = append(f.config.Shares, vm.Share{Tag: tag, Path: dir})
+	}
+	if f.network {
+		f.config.Network = &vm.Network{}
 	}
 	return nil
 }
 
-// readyText is in the line that the agent logs when it begins to serve.
-const readyText = `"ready"`
-
-// awaitAgent waits for the agent's own word and then connects. Trying earlier
-// can leave the program behind a vhost-user device stuck for good.
-func awaitAgent(ctx context.Context, machine *vm.VM) error {
-	if err := machine.WaitConsole(ctx, readyText); err != nil {
-		return fmt.Errorf("%w; the console of the guest ended with:\n%s", err, tail(machine.Console()))
+// untilServing waits for the first answer of the agent, or the end of the guest,
+// whichever comes first.
+func (a *app) untilServing(ctx context.Context, m *vm.VM, wait time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	c, err := a.dialWithin(ctx, wait)
+	if err == nil {
+		return c.Close()
 	}
-	conn, err := machine.Dial(ctx, agentPort)
-	if err != nil {
-		return err
+	if ctx.Err() != nil {
+		return fmt.Errorf("the guest ended before its agent served; the last it wrote: %s", tail(m.Console()))
 	}
-	return conn.Close()
+	return fmt.Errorf("the agent does not serve; the last the guest wrote: %s: %w", tail(m.Console()), err)
 }
 
-// tail keeps the end of a console, where the reason stands.
+// tail is the last line of text that says something.
 func tail(text string) string {
-	const most = 2048
-	return text[max(0, len(text)-most):]
+	text = strings.TrimSpace(text)
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }

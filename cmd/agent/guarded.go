@@ -14,14 +14,14 @@ import (
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/broker"
 	"github.com/coffer-cc/coffer/evidence/tee"
-	"github.com/coffer-cc/coffer/mount/storage"
+	"github.com/coffer-cc/coffer/imagepull"
 	"github.com/coffer-cc/coffer/rpc/workload"
 )
 
 // guarded is the half of the graph that deals with evidence and secrets.
 type guarded struct {
 	broker broker.Broker
-	images storage.Images // nil: no image can be pulled
+	images *imagepull.Puller
 	phases phases
 }
 
@@ -40,6 +40,9 @@ func (p *process) guard(ctx context.Context) (*guarded, error) {
 	}, collector)
 	if err != nil {
 		return nil, fmt.Errorf("key broker: %w", err)
+	}
+	if g.images, err = p.openImages(g.broker); err != nil {
+		return nil, fmt.Errorf("image pull: %w", err)
 	}
 	return g, nil
 }
@@ -73,8 +76,11 @@ func (p *process) openWorkload(ctx context.Context, g *guarded) error {
 	return nil
 }
 
-// metrics adds how long the proving took.
-func (g *guarded) metrics(e *guest.Exposition) { g.phases.metrics(e) }
+// metrics adds how long the proving took, and the pulls.
+func (g *guarded) metrics(e *guest.Exposition) {
+	g.phases.metrics(e)
+	imageMetrics(e, g.images.Progress())
+}
 
 // phases sums up the time that each phase of attestation took.
 type phases struct {

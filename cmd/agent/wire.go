@@ -119,10 +119,7 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 	if g.guarded, err = p.guard(ctx); err != nil {
 		return nil, err
 	}
-	deps := storage.Deps{Devices: finder, PauseBundle: p.config.PauseBundle}
-	if g.guarded.images != nil {
-		deps.Images = g.guarded.images
-	}
+	deps := storage.Deps{Devices: finder, PauseBundle: p.config.PauseBundle, Images: g.guarded.images}
 	handlers := storage.Handlers(deps)
 	g.sandbox = sandbox.New(sandbox.Deps{
 		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),
@@ -154,5 +151,6 @@ const loopbackCID = 1
 // stop takes the graph down: calls first, then the pod.
 func (g *graph) stop(ctx context.Context) error {
 	err := g.server.Stop(ctx)
-	return errors.Join(err, g.sandbox.Destroy(ctx))
+	err = errors.Join(err, g.sandbox.Destroy(ctx))
+	return errors.Join(err, g.guarded.images.Close(ctx))
 }

@@ -30,8 +30,8 @@ const exitHelp = `Exit codes:
   0  success
   1  failure
   2  the command line was wrong
-  3  refused by policy, key broker or image policy
-  4  no such container, process or file
+  3  refused by policy, key broker, image policy or registry
+  4  no such container, process, image or file
   5  the agent cannot be reached, or did not answer in time
   6  the agent does not implement the call
 run and exec pass the exit code of the workload on; a failure of their own is
@@ -73,6 +73,8 @@ func exitCode(err error) int {
 		return exitUnreachable
 	case errors.Is(err, fs.ErrNotExist), errdefs.IsNotFound(err):
 		return exitNotFound
+	case errdefs.IsPermissionDenied(err), errdefs.IsUnauthorized(err):
+		return exitRefused
 	}
 	switch code(err) {
 	case codes.PermissionDenied:

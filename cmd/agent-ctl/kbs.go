@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os/signal"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -80,6 +81,9 @@ func (a *app) kbsServe(ctx context.Context, f *kbsFlags) error {
 		return err
 	}
 	l, err := devkbs.Listen(f.listen, f.insecure)
+	if errdefs.IsPermissionDenied(err) {
+		return usageError{err}
+	}
 	if err != nil {
 		return err
 	}

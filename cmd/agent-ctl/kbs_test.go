@@ -91,6 +91,6 @@ func TestKBSServeRefuses(t *testing.T) {
 	dir := t.TempDir()
 	ctl(t, nil, "kbs", "serve").want(t, 2, "", "--resources is missing")
 	ctl(t, nil, "kbs", "serve", "--resources", dir, "--tls-cert", "x").want(t, 2, "", "go together")
-	ctl(t, nil, "kbs", "serve", "--resources", dir, "--listen", "0.0.0.0:0").want(t, 1, "", "0.0.0.0")
+	ctl(t, nil, "kbs", "serve", "--resources", dir, "--listen", "0.0.0.0:0").want(t, 2, "", "0.0.0.0")
 	ctl(t, nil, "kbs", "serve", "--resources", dir+"/none").want(t, 4, "", "none")
 }

@@ -10,9 +10,6 @@ import (
 	"github.com/coffer-cc/coffer/protos/typespb"
 )
 
-// cardMAC is the address of the shared machine's network card.
-const cardMAC = "52:54:00:c0:ff:ee"
-
 func TestBlockStorage(t *testing.T) {
 	g := Shared(t)
 	const point = "/run/kata-containers/sandbox/storage/disk"

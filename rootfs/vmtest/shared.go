@@ -13,6 +13,9 @@ import (
 	"github.com/coffer-cc/coffer/rootfs/vm"
 )
 
+// cardMAC is the address of the shared machine's network card.
+const cardMAC = "52:54:00:c0:ff:ee"
+
 // transportFlag forces a transport; the default takes the best there is.
 var transportFlag = flag.String("transport", "", "vhost-vsock, vhost-device-vsock or loopback")
 

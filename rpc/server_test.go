@@ -147,7 +147,7 @@ func TestNothingIsLeft(t *testing.T) {
 		f.container(t, a, "c1", "echo x; sleep 1000")
 		for range 3 {
 			go a.WaitProcess(context.Background(), &agentpb.WaitProcessRequest{ContainerId: "c1"}) //nolint:errcheck // it is cut
-			go a.GetOOMEvent(context.Background(), &agentpb.GetOOMEventRequest{})                 //nolint:errcheck // it is cut
+			go a.GetOOMEvent(context.Background(), &agentpb.GetOOMEventRequest{})                  //nolint:errcheck // it is cut
 		}
 		eventually(t, "all are in flight", func() bool { return f.InFlight() == 6 })
 	})

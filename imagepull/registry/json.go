@@ -20,7 +20,7 @@ func CheckJSON(raw []byte) error {
 	c := jsonChecker{json.NewDecoder(bytes.NewReader(raw))}
 	c.UseNumber()
 	if err := c.value(0); err != nil {
-		return fmt.Errorf("%s: %w", err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s: %w", err.Error(), errdefs.ErrInvalidArgument)
 	}
 	if c.More() {
 		return fmt.Errorf("text behind the JSON document: %w", errdefs.ErrInvalidArgument)

@@ -52,8 +52,8 @@ func (a *app) vmStartCommand() *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.config.Kernel, "kernel", "", "`FILE` with the kernel (required)")
-	fl.StringVar(&f.config.Initrd, "initrd", "", "`FILE` with the initrd (required)")
+	fl.StringVar(&f.config.Kernel, "kernel", "out/guest/vmlinuz", "`FILE` with the kernel")
+	fl.StringVar(&f.config.Initrd, "initrd", "out/guest/initrd.img", "`FILE` with the initrd")
 	fl.StringArrayVar(&f.config.Words, "append", nil, "`WORD` for the kernel command line, repeatable")
 	fl.IntVar(&f.config.Memory, "memory", 0, "`MIB` of memory (default 512)")
 	fl.IntVar(&f.config.CPUs, "cpus", 0, "`N` processors (default 1)")
@@ -82,18 +82,17 @@ func (a *app) vmStart(ctx context.Context, f *vmFlags) (err error) {
 		defer console.Close()
 		f.config.Console = console
 	}
+	started := time.Now()
 	m, err := vm.Start(ctx, f.config)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Stop()) }()
-	a.note("guest runs on %s, vsock by %s", m.Accelerator(), m.Transport())
-	if a.address = m.Address(f.port); a.address == "" {
-		return usagef("--transport %s: there is no way to the agent from here", m.Transport())
-	}
+	a.address = m.Address(f.port)
 	if err := a.untilServing(ctx, m, f.wait); err != nil {
 		return err
 	}
+	a.note("agent answers after %d ms (%s, %s)", time.Since(started).Milliseconds(), m.Accelerator(), m.Transport())
 	if err := a.print(map[string]string{
 		"address": a.address, "accelerator": m.Accelerator(), "transport": string(m.Transport()),
 	}, [][]string{{a.address}}); err != nil {
@@ -107,8 +106,8 @@ func (a *app) vmStart(ctx context.Context, f *vmFlags) (err error) {
 
 // complete turns the flags that need it into parts of the Config.
 func (f *vmFlags) complete() error {
-	if f.config.Kernel == "" || f.config.Initrd == "" {
-		return usagef("--kernel and --initrd are needed")
+	if vm.Choose(f.config.Transport, f.config.VsockDevice) == vm.Loopback {
+		return errors.New("this machine can reach no guest: neither /dev/vhost-vsock nor vhost-device-vsock is there")
 	}
 	if f.initdata != "" {
 		f.config.Disks = append(f.config.Disks, vm.Disk{Path: f.initdata, ReadOnly: true})
@@ -129,30 +128,26 @@ func (f *vmFlags) complete() error {
 	return nil
 }
 
-// untilServing waits for the first answer of the agent, or the end of the guest,
-// whichever comes first.
+// readyText is in the line that the agent logs when it begins to serve.
+const readyText = `"ready"`
+
+// untilServing waits for the agent's own word and only then connects. Trying
+// earlier can leave the program behind a vhost-user device stuck for good.
 func (a *app) untilServing(ctx context.Context, m *vm.VM, wait time.Duration) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	go func() {
-		select {
-		case <-m.Done():
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	c, err := a.dialWithin(ctx, wait)
-	if err == nil {
-		return c.Close()
+	if err := m.WaitConsole(ctx, readyText); err != nil {
+		return fmt.Errorf("%w; the console of the guest ended with: %s", err, tail(m.Console()))
 	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("the guest ended before its agent served; the last it wrote: %s", tail(m.Console()))
+	c, err := a.dialChecked(ctx)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("the agent does not serve; the last the guest wrote: %s: %w", tail(m.Console()), err)
+	return c.Close()
 }
 
-// tail is the last line of text that says something.
+// tail keeps the end of a console, where the reason stands.
 func tail(text string) string {
-	text = strings.TrimSpace(text)
-	return text[strings.LastIndexByte(text, '\n')+1:]
+	const most = 2048
+	return text[max(0, len(text)-most):]
 }

@@ -120,7 +120,7 @@ func TestAPI(t *testing.T) {
 	makeRoot(t, filepath.Join(guest.SharedDir, "root"))
 	var before []string
 	for round := range 2 {
-		agent := bootAgent(t, rulesOfAPI, (*process).build)
+		agent := bootAgent(t, rulesOfAPI, realAgent)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		a := api{agentpb.NewAgentServiceClient(agent.client), t, ctx}
 		playAPI(a)

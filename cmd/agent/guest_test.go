@@ -23,10 +23,10 @@ import (
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/mount/device"
+	"github.com/coffer-cc/coffer/rpc"
 )
 
-// guestEnv marks the copy of this test that runs as a guest. Its value is the
-// name of the cgroup that is the guest's root.
+// guestEnv marks the copy of this test that runs as a guest.
 const guestEnv = "COFFER_TEST_GUEST"
 
 // inGuest gives a test namespaces of its own, because the agent's paths below
@@ -35,8 +35,8 @@ const guestEnv = "COFFER_TEST_GUEST"
 // and has nothing left to do.
 func inGuest(t *testing.T) bool {
 	t.Helper()
-	if name := os.Getenv(guestEnv); name != "" {
-		makeGuest(t, name)
+	if os.Getenv(guestEnv) != "" {
+		makeGuest(t)
 		return true
 	}
 	if os.Getuid() != 0 {
@@ -50,14 +50,14 @@ func inGuest(t *testing.T) bool {
 		t.Fatal(err)
 	}
 	name := fmt.Sprintf("coffer-test-%d", os.Getpid())
-	t.Cleanup(func() { removeCgroups(t, name) })
+	hierarchies := makeCgroups(t, name)
 	cmd := exec.Command(self, "-test.run=^"+t.Name()+"$", "-test.v="+fmt.Sprint(testing.Verbose()))
-	cmd.Env = append(os.Environ(), guestEnv+"="+name)
+	cmd.Env = append(os.Environ(), guestEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
 		Pdeathsig:    syscall.SIGKILL,
 	}
-	out, err := cmd.CombinedOutput()
+	out, err := runIn(cmd, hierarchies)
 	if err != nil {
 		t.Errorf("in the guest: %v\n%s", err, out)
 	} else if testing.Verbose() {
@@ -67,87 +67,62 @@ func inGuest(t *testing.T) bool {
 }
 
 // makeGuest covers what must not reach the machine.
-func makeGuest(t *testing.T, cgroup string) {
+func makeGuest(t *testing.T) {
 	t.Helper()
-	mount := func(source, target, fstype string, flags uintptr) {
+	put := func(source, target, fstype, options string) {
 		t.Helper()
-		if err := unix.Mount(source, target, fstype, flags, ""); err != nil {
+		if err := unix.Mount(source, target, fstype, 0, options); err != nil {
 			t.Fatalf("mount %s: %v", target, err)
 		}
 	}
-	mount("tmpfs", "/run", "tmpfs", 0)
-	for _, c := range cgroupMounts(t) {
-		own := filepath.Join(c, cgroup)
-		if err := os.Mkdir(own, 0o755); err != nil {
-			t.Fatal(err)
+	put("tmpfs", "/run", "tmpfs", "")
+	for _, h := range hierarchies(t) {
+		// The kernel mounts no file system over itself.
+		if err := unix.Unmount(h.target, unix.MNT_DETACH); err != nil {
+			t.Fatalf("unmount %s: %v", h.target, err)
 		}
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // a new v1 cpuset has none
-			if value, err := os.ReadFile(filepath.Join(c, file)); err == nil && len(strings.TrimSpace(string(value))) > 0 {
-				if err := os.WriteFile(filepath.Join(own, file), value, 0); err != nil {
-					t.Fatal(err)
-				}
-			}
+		put(h.fstype, h.target, h.fstype, h.options)
+		if h.fstype == "cgroup2" {
+			enableControllers(t, h.target)
 		}
-		if all, err := os.ReadFile(filepath.Join(c, "cgroup.controllers")); err == nil {
-			for _, controller := range strings.Fields(string(all)) {
-				for _, dir := range []string{c, own} { // some may be held by v1; the rest is enough
-					_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
-				}
-			}
-		}
-		mount(own, c, "", unix.MS_BIND)
 	}
-	// The agent switches memory and processors on; here there is nothing to switch.
+	// The agent switches memory on; here there is nothing to switch.
 	const memory = "/sys/devices/system/memory"
 	if _, err := os.Stat(memory); err == nil {
-		mount("tmpfs", memory, "tmpfs", 0)
+		put("tmpfs", memory, "tmpfs", "")
 		if err := os.WriteFile(memory+"/block_size_bytes", []byte("8000000\n"), 0o444); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// cgroupMounts lists the hierarchies, as they are before makeGuest.
-func cgroupMounts(t *testing.T) []string {
-	t.Helper()
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, line := range strings.Split(string(text), "\n") {
-		if f := strings.Fields(line); strings.Contains(line, " - cgroup") && len(f) > 4 {
-			out = append(out, f[4])
-		}
-	}
-	return out
-}
-
-func removeCgroups(t *testing.T, name string) {
-	for _, c := range cgroupMounts(t) {
-		var dirs []string
-		_ = filepath.WalkDir(filepath.Join(c, name), func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		for i := len(dirs) - 1; i >= 0; i-- {
-			if err := os.Remove(dirs[i]); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-}
-
 // instance is an agent that serves on a socket.
 type instance struct {
-	*graph
+	parts
 	client *ttrpc.Client
 	served chan error
 	stack  *network.Stack
 	done   context.CancelFunc
 	loops  *errgroup.Group
+}
+
+// parts are what a builder made.
+type parts struct {
+	server    *rpc.Server
+	destroyed <-chan struct{}
+	stop      func(context.Context) error
+}
+
+// builder makes the parts of an agent. realAgent makes those that ship.
+type builder func(*testing.T, *process, *network.Stack, *policy.Rego) parts
+
+func realAgent(t *testing.T, p *process, stack *network.Stack, engine *policy.Rego) parts {
+	t.Helper()
+	g, err := p.build(t.Context(), &device.Finder{Timeout: p.config.Timeouts.Hotplug}, stack, engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parts{g.server, g.destroyed, g.stop}
 }
 
 // newProcess is a process as configure leaves it.
@@ -168,15 +143,11 @@ func newProcess(t *testing.T) (*process, context.CancelFunc) {
 	return p, cancel
 }
 
-// builder makes the graph; (*process).build as a rule.
-type builder func(*process, context.Context, *device.Finder, *network.Stack, *policy.Rego) (*graph, error)
-
-// boot builds the graph with a policy and serves it. The test must call stop.
+// bootAgent serves with a policy. The test must call end.
 func bootAgent(t *testing.T, rules string, build builder) *instance {
 	t.Helper()
 	p, done := newProcess(t)
-	finder := &device.Finder{Timeout: p.config.Timeouts.Hotplug}
-	stack, err := network.Open(finder)
+	stack, err := network.Open(&device.Finder{Timeout: p.config.Timeouts.Hotplug})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,17 +155,14 @@ func bootAgent(t *testing.T, rules string, build builder) *instance {
 	if err := engine.Replace(t.Context(), rules); err != nil {
 		t.Fatal(err)
 	}
-	g, err := build(p, t.Context(), finder, stack, engine)
-	if err != nil {
-		t.Fatal(err)
-	}
+	made := build(t, p, stack, engine)
 	address := filepath.Join(t.TempDir(), "agent.sock")
 	l, err := net.Listen("unix", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &instance{graph: g, served: make(chan error, 1), stack: stack, done: done, loops: p.group}
-	go func() { a.served <- g.server.Serve(l) }()
+	a := &instance{parts: made, served: make(chan error, 1), stack: stack, done: done, loops: p.group}
+	go func() { a.served <- made.server.Serve(l) }()
 	conn, err := net.Dial("unix", address)
 	if err != nil {
 		t.Fatal(err)
@@ -208,14 +176,11 @@ func (a *instance) end(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	if err := a.graph.stop(ctx); err != nil {
+	if err := a.stop(ctx); err != nil {
 		t.Errorf("stop: %v", err)
 	}
 	if err := <-a.served; err != nil {
 		t.Errorf("serve: %v", err)
-	}
-	if n := a.server.InFlight(); n != 0 {
-		t.Errorf("%d calls are in flight", n)
 	}
 	a.client.Close()
 	a.stack.Close()

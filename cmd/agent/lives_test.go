@@ -37,7 +37,9 @@ type life struct {
 	calls         []*call
 }
 
-func (l *life) name() string { return strings.TrimSuffix(l.file, ".jsonl") + "/" + l.sandbox[:min(8, len(l.sandbox))] }
+func (l *life) name() string {
+	return strings.TrimSuffix(l.file, ".jsonl") + "/" + l.sandbox[:min(8, len(l.sandbox))]
+}
 
 // readLives returns all recordings, in order of files and of lines.
 func readLives(t *testing.T) []*life {

@@ -82,7 +82,7 @@ func (a *Ahead) Read(p []byte) (int, error) {
 		}
 		if a.cur.buf != nil {
 			aheadBuffers.Put(a.cur.buf)
-			a.cur = chunk{}
+			a.cur, a.off = chunk{}, 0
 			a.free <- struct{}{}
 		}
 		select {

@@ -47,6 +47,7 @@ type blob struct {
 	off   int64 // bytes handed out and hashed
 
 	conn     *connection // nil when none is open
+	behind   error       // came with the last bytes of conn
 	failures int         // in a row
 	since    int64       // bytes read since the last failure
 	wait     time.Duration
@@ -98,9 +99,15 @@ func (b *blob) next(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	if b.behind != nil {
+		err := b.behind
+		b.behind = nil
+		return 0, err
+	}
 	n, err := b.conn.Read(p)
 	if n > 0 {
-		return n, nil // the error comes again
+		b.behind = err
+		return n, nil
 	}
 	return 0, err
 }
@@ -142,6 +149,7 @@ func (b *blob) fail(err error) error {
 }
 
 func (b *blob) drop() {
+	b.behind = nil
 	if b.conn != nil {
 		b.conn.Close()
 		b.conn = nil

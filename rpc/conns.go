@@ -2,7 +2,8 @@ package rpc
 
 import (
 	"errors"
-	"io"
+	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 )
@@ -13,28 +14,49 @@ import (
 // in flight.
 type conns struct {
 	net.Listener
+	limits limits
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what follows; taken after guard.mu
 	open   map[*kept]struct{}
 	closed bool
 	empty  chan struct{} // closed while open has none
+	load   load          // of all connections
 }
 
-func keepConns(l net.Listener) *conns {
+func keepConns(l net.Listener, lim limits) *conns {
 	empty := make(chan struct{})
 	close(empty)
-	return &conns{Listener: l, open: make(map[*kept]struct{}), empty: empty}
+	return &conns{Listener: l, limits: lim, open: make(map[*kept]struct{}), empty: empty}
 }
 
+// Accept closes connections beyond the limit and goes on.
 func (c *conns) Accept() (net.Conn, error) {
-	conn, err := c.Listener.Accept()
-	if err != nil {
-		return nil, err // ttRPC looks for temporary ones, so the error stays as it is
+	for {
+		conn, err := c.Listener.Accept()
+		if err != nil {
+			return nil, err // ttRPC looks for temporary ones, so the error stays as it is
+		}
+		k, err := c.keep(conn)
+		if err != nil {
+			return nil, err
+		}
+		if k != nil {
+			return newGuard(k, c.limits), nil
+		}
+		slog.Warn("connection refused: too many are open", "peer", conn.RemoteAddr().String(), "limit", c.limits.conns)
+		conn.Close()
 	}
+}
+
+// keep returns nil for a connection that is one too many.
+func (c *conns) keep(conn net.Conn) (*kept, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	if len(c.open) >= c.limits.conns {
+		return nil, nil
 	}
 	if len(c.open) == 0 {
 		c.empty = make(chan struct{})
@@ -78,19 +100,26 @@ func (c *conns) forget(k *kept) {
 	}
 }
 
+// enter counts a call in, unless all connections together have too many.
+func (c *conns) enter(bytes int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.load.add(1, bytes); c.load.beyond(c.limits.all) {
+		c.load.add(-1, -bytes)
+		return fmt.Errorf("%d calls of %d bytes wait for an answer on all connections", c.load.calls, c.load.bytes)
+	}
+	return nil
+}
+
+func (c *conns) leave(calls, bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.load.add(-calls, -bytes)
+}
+
 type kept struct {
 	net.Conn
 	by *conns
-}
-
-// Read says that the peer hung up when it was this side: ttRPC goes on writing
-// replies after any other error.
-func (k *kept) Read(p []byte) (int, error) {
-	n, err := k.Conn.Read(p)
-	if errors.Is(err, net.ErrClosed) {
-		err = io.EOF
-	}
-	return n, err
 }
 
 func (k *kept) Close() error {

@@ -77,6 +77,11 @@ type fixture struct {
 // called "test.Service".
 func newFixture(t *testing.T, more func(*gate) map[string]ttrpc.Method) *fixture {
 	t.Helper()
+	return newLimitedFixture(t, usualLimits(), more)
+}
+
+func newLimitedFixture(t *testing.T, l limits, more func(*gate) map[string]ttrpc.Method) *fixture {
+	t.Helper()
 	dir := t.TempDir()
 	f := &fixture{
 		rules: &rules{denied: map[string]bool{}}, driver: &containertest.Driver{},
@@ -99,15 +104,16 @@ func newFixture(t *testing.T, more func(*gate) map[string]ttrpc.Method) *fixture
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.limits = l
 	if more != nil {
 		f.ttrpc.RegisterService("test.Service", &ttrpc.ServiceDesc{Methods: more(f.gate)})
 	}
-	l, err := net.Listen("unix", f.addr)
+	listener, err := net.Listen("unix", f.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- f.Serve(l) }()
+	go func() { served <- f.Serve(listener) }()
 	t.Cleanup(func() {
 		if err := f.Stop(context.Background()); err != nil {
 			t.Error(err)

@@ -48,6 +48,7 @@ type Server struct {
 	gate  *gate
 	ttrpc *ttrpc.Server
 
+	limits  limits
 	cancel  context.CancelFunc // ends the context of every call
 	ctx     context.Context
 	closed  chan struct{} // closed when connections are
@@ -65,7 +66,7 @@ func New(d Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make ttRPC server: %w", err)
 	}
-	s := &Server{deps: d, gate: &gate{policy: d.Policy}, ttrpc: srv, closed: make(chan struct{})}
+	s := &Server{deps: d, gate: &gate{policy: d.Policy}, ttrpc: srv, limits: usualLimits(), closed: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	srv.RegisterService("grpc.AgentService", &ttrpc.ServiceDesc{Methods: s.agentMethods()})
 	srv.RegisterService("grpc.Health", &ttrpc.ServiceDesc{Methods: s.healthMethods()})
@@ -74,7 +75,7 @@ func New(d Deps) (*Server, error) {
 
 // Serve answers connections from l until Stop, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	c := keepConns(l)
+	c := keepConns(l, s.limits)
 	s.mu.Lock()
 	s.conns = c
 	stopped := s.stopped

@@ -156,7 +156,9 @@ const SampleTEE = "sample"
 type Attestation struct {
 	TEE          string // "" finds the platform; "sample" only on explicit wish
 	KBS          Endpoint
+	PinCert      bool   // trust the certificates of brokers alone, not those of the system
 	KeyAlgorithm string // of the key that wraps what the broker sends
+	Proxy        Proxy  // the way to brokers
 	ASURL        string // attestation service, for its tokens
 	EventLog     EventLog
 }
@@ -195,6 +197,15 @@ func (c Config) Broker() Endpoint {
 	return c.Attestation.KBS
 }
 
+// Verifier returns the broker that attests, where it is another than the one
+// that Broker returns: then a token of the one is shown to the other.
+func (c Config) Verifier() Endpoint {
+	if c.KBC.Name == OfflineKBC || c.KBC.URL == "" {
+		return Endpoint{}
+	}
+	return c.Attestation.KBS
+}
+
 // Image says how images are pulled. Where a URI and a text exist for one thing,
 // the URI counts and the text only without it; the table of registries however
 // counts before its URI. So it is in the reference guest.
@@ -212,7 +223,7 @@ type Image struct {
 	ExtraRoots     []string // PEM
 }
 
-// Proxy is used to reach registries.
+// Proxy is used to reach registries or brokers.
 type Proxy struct {
 	HTTPS   string
 	HTTP    string

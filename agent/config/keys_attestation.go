@@ -11,12 +11,20 @@ func attestationKeys() []Key {
 	cdh := func(name string, v value, doc string) Key {
 		return Key{File: name, CDH: name, Trust: Measured, value: v, Doc: doc}
 	}
+	proxy := func(at func(*Proxy) *string) value {
+		return str{at: func(c *Config) *string { return at(&c.Attestation.Proxy) }, check: isProxy, is: "URL"}
+	}
 	return []Key{
 		{File: "aa_kbc_params", Cmdline: "agent.aa_kbc_params", Trust: Guarded, value: kbcParams{},
 			Doc: "Name and URL of the key broker in one word. The keys below overrule it."},
-		aa("token_configs.kbs.url", str{at: func(c *Config) *string { return &c.Attestation.KBS.URL }, check: isURL, is: "URL"}, "The key broker. `kbc.url` overrules it for keys and secrets."),
+		aa("token_configs.kbs.url", str{at: func(c *Config) *string { return &c.Attestation.KBS.URL }, check: isURL, is: "URL"}, "The key broker. Where `kbc.url` names another one, this one attests and that one gives out keys and secrets."),
 		aa("token_configs.kbs.cert", str{at: func(c *Config) *string { return &c.Attestation.KBS.Cert }, max: maxPEM, is: "PEM"}, "Certificates to trust for it."),
-		aa("token_configs.kbs.tee_key_algorithm", str{at: func(c *Config) *string { return &c.Attestation.KeyAlgorithm }, is: "name of a JWE algorithm"}, "How the broker wraps what it sends. Empty lets the broker's answer decide."),
+		aa("token_configs.kbs.tee_key_algorithm", str{at: func(c *Config) *string { return &c.Attestation.KeyAlgorithm }, is: "name of an algorithm"},
+			"How brokers wrap what they send: `ECDH-ES+A256KW-P256`, which is the default, `ECDH-ES+A256KW-P521`, `RSA-OAEP-256` or `ML-KEM-768+A192KW`."),
+		aa("token_configs.kbs.pin_cert", boolean{at: func(c *Config) *bool { return &c.Attestation.PinCert }}, "Trust the certificates given for brokers alone, and none of the system."),
+		aa("proxy.https_proxy", proxy(func(p *Proxy) *string { return &p.HTTPS }), "Proxy for brokers."),
+		aa("proxy.http_proxy", proxy(func(p *Proxy) *string { return &p.HTTP }), "Proxy for brokers without TLS."),
+		aa("proxy.no_proxy", str{at: func(c *Config) *string { return &c.Attestation.Proxy.NoProxy }, is: "list of hosts"}, "Brokers that are reached without a proxy."),
 		aa("token_configs.coco_as.url", str{at: func(c *Config) *string { return &c.Attestation.ASURL }, check: isURL, is: "URL"}, "The attestation service, for its tokens."),
 		aa("eventlog_config.enable_eventlog", boolean{at: func(c *Config) *bool { return &c.Attestation.EventLog.Enable }}, "Record what happens at run time."),
 		aa("eventlog_config.init_pcr", number[uint32]{at: func(c *Config) *uint32 { return &c.Attestation.EventLog.PCR }, max: 23}, "The register that records go to."),

@@ -270,7 +270,7 @@ func (l *loader) done(err error) (Config, Report, error) {
 	}
 	c.hostImagePolicy, c.hostImageVerify = "", false
 	if c.KBC.URL != "" && c.Attestation.KBS.URL != "" && c.KBC.URL != c.Attestation.KBS.URL {
-		l.report.note("attestation.token_configs.kbs.url", "configuration", "kbc.url names another key broker")
+		l.report.note("attestation.token_configs.kbs.url", "configuration", "kbc.url names another broker, which is shown the token of this one")
 	}
 	return *c, l.report, nil
 }

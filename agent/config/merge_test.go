@@ -144,16 +144,19 @@ func TestMergeRefusesMalformed(t *testing.T) {
 func TestBroker(t *testing.T) {
 	aa := Endpoint{"http://aa", "A"}
 	for name, c := range map[string]struct {
-		kbc  KBC
-		want Endpoint
+		kbc              KBC
+		broker, verifier Endpoint
 	}{
-		"only aa.toml":     {KBC{}, aa},
-		"cdh.toml as well": {KBC{"cc_kbc", "http://cdh", "C"}, Endpoint{"http://cdh", "C"}},
-		"files":            {KBC{Name: OfflineKBC, URL: "http://cdh"}, Endpoint{}},
+		"only aa.toml":     {KBC{}, aa, Endpoint{}},
+		"cdh.toml as well": {KBC{"cc_kbc", "http://cdh", "C"}, Endpoint{"http://cdh", "C"}, aa},
+		"files":            {KBC{Name: OfflineKBC, URL: "http://cdh"}, Endpoint{}, Endpoint{}},
 	} {
 		cfg := with(func(cfg *Config) { cfg.Attestation.KBS, cfg.KBC = aa, c.kbc })
-		if got := cfg.Broker(); got != c.want {
-			t.Errorf("%s: got %+v", name, got)
+		if got := cfg.Broker(); got != c.broker {
+			t.Errorf("%s: broker is %+v", name, got)
+		}
+		if got := cfg.Verifier(); got != c.verifier {
+			t.Errorf("%s: verifier is %+v", name, got)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/guest"
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/broker"
+	"github.com/coffer-cc/coffer/evidence/kbs"
 	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/imagepull"
 	"github.com/coffer-cc/coffer/rpc/workload"
@@ -33,9 +34,10 @@ func (p *process) guard(ctx context.Context) (*guarded, error) {
 	if err != nil {
 		return nil, err
 	}
-	endpoint := p.config.Broker()
+	at, keeper, verifier := p.config.Attestation, p.config.Broker(), p.config.Verifier()
 	g.broker, err = broker.Open(broker.Config{
-		URL: endpoint.URL, Cert: endpoint.Cert, KeyAlgorithm: p.config.Attestation.KeyAlgorithm,
+		URL: keeper.URL, Cert: keeper.Cert, AttestURL: verifier.URL, AttestCert: verifier.Cert,
+		Pin: at.PinCert, Proxy: kbs.Proxy(at.Proxy), KeyAlgorithm: at.KeyAlgorithm,
 		InitData: p.initdata, Observe: g.phases.observe,
 	}, collector)
 	if err != nil {

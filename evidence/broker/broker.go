@@ -26,6 +26,10 @@ type Broker interface {
 type Config struct {
 	URL          string // "" is a guest without a key broker
 	Cert         string // PEM certificates to trust in addition
+	AttestURL    string // the broker that attests, "" if it is the same
+	AttestCert   string
+	Pin          bool // trust those certificates alone
+	Proxy        kbs.Proxy
 	KeyAlgorithm string // "" is the default
 
 	// InitData is the measured text, or nil.
@@ -48,6 +52,10 @@ func Open(c Config, collector evidence.Collector) (Broker, error) {
 	client, err := kbs.New(kbs.Config{
 		URL:          c.URL,
 		Cert:         c.Cert,
+		AttestURL:    c.AttestURL,
+		AttestCert:   c.AttestCert,
+		Pin:          c.Pin,
+		Proxy:        c.Proxy,
 		Collector:    collector,
 		InitData:     c.InitData,
 		KeyAlgorithm: c.KeyAlgorithm,

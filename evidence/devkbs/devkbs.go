@@ -53,6 +53,9 @@ type Options struct {
 	AllowSample bool
 	// Refuse denies every resource from the start, as a policy would.
 	Refuse bool
+	// Trust are the signing keys of other brokers whose tokens count here, as
+	// PublicKey of those.
+	Trust []*ecdsa.PublicKey
 	// Lifetime is that of sessions and tokens; 0 is five minutes.
 	Lifetime time.Duration
 	// Log gets one line for each decision; nil is the default logger.
@@ -63,6 +66,7 @@ type Options struct {
 type Server struct {
 	options Options
 	mux     *http.ServeMux
+	key     *ecdsa.PrivateKey // signs tokens
 	signer  jose.Signer
 	refuse  atomic.Bool
 
@@ -89,7 +93,7 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, signer: signer, sessions: map[string]*session{}, mux: http.NewServeMux()}
+	s := &Server{options: o, key: key, signer: signer, sessions: map[string]*session{}, mux: http.NewServeMux()}
 	s.refuse.Store(o.Refuse)
 	s.mux.HandleFunc("POST "+prefix+"/auth", s.reply(s.auth))
 	s.mux.HandleFunc("POST "+prefix+"/attest", s.reply(s.attest))
@@ -102,6 +106,9 @@ func New(o Options) (*Server, error) {
 
 // ServeHTTP serves the protocol below /kbs/v0.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// PublicKey is what the broker's tokens can be verified with.
+func (s *Server) PublicKey() *ecdsa.PublicKey { return &s.key.PublicKey }
 
 // SetRefuse makes the broker deny every resource, or none, from now on.
 func (s *Server) SetRefuse(refuse bool) { s.refuse.Store(refuse) }
@@ -159,9 +166,9 @@ func (s *Server) refused(w http.ResponseWriter, r *http.Request, err error) {
 
 // resource gives an attested guest one file, encrypted to its key.
 func (s *Server) resource(_ http.ResponseWriter, r *http.Request) (any, error) {
-	guest, ok := s.attested(r)
-	if !ok {
-		return nil, &refusal{kind: "TokenNotFound", detail: "Attestation Token not found"}
+	guest, err := s.guestOf(r)
+	if err != nil {
+		return nil, err
 	}
 	if s.refuse.Load() {
 		return nil, &refusal{kind: "PolicyDeny", detail: "Access denied by policy"}

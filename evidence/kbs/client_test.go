@@ -332,7 +332,10 @@ func TestNewRefuses(t *testing.T) {
 		{"password in url", kbs.Config{Collector: tee.Sample(), URL: "http://u:p@k"}, errdefs.IsInvalidArgument},
 		{"query in url", kbs.Config{Collector: tee.Sample(), URL: "http://k?x=1"}, errdefs.IsInvalidArgument},
 		{"no certificate", kbs.Config{Collector: tee.Sample(), URL: "https://k", Cert: "x"}, errdefs.IsInvalidArgument},
-		{"other key", kbs.Config{Collector: tee.Sample(), URL: "https://k", KeyAlgorithm: "RSA-OAEP-256"}, errdefs.IsNotImplemented},
+		{"other key", kbs.Config{Collector: tee.Sample(), URL: "https://k", KeyAlgorithm: "RSA1_5"}, errdefs.IsInvalidArgument},
+		{"nothing to pin", kbs.Config{Collector: tee.Sample(), URL: "https://k", Pin: true}, errdefs.IsInvalidArgument},
+		{"malformed proxy", kbs.Config{Collector: tee.Sample(), URL: "https://k", Proxy: kbs.Proxy{HTTPS: "http://:3128"}}, errdefs.IsInvalidArgument},
+		{"malformed verifier", kbs.Config{Collector: tee.Sample(), URL: "https://k", AttestURL: "k"}, errdefs.IsInvalidArgument},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

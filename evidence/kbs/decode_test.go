@@ -1,8 +1,10 @@
 package kbs
 
 import (
+	"crypto/mlkem"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -39,7 +41,7 @@ func TestJudgeToken(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			life, err := judgeToken(tt.body, tt.kind)
+			_, life, err := judgeToken(tt.body, tt.kind)
 			if life != tt.life || !errors.Is(err, tt.want) {
 				t.Errorf("judgeToken = %v, %v, want %v, %v", life, err, tt.life, tt.want)
 			}
@@ -88,7 +90,12 @@ func TestRefusal(t *testing.T) {
 		{"no token", 401, `{"type":"` + errorPrefix + `TokenNotFound"}`, ErrSession, "kbs rejects its own session"},
 		{"old token", 401, `{"type":"` + errorPrefix + `TokenVerifierError"}`, ErrSession, "kbs rejects its own session"},
 		{"attestation", 401, `{"type":"` + errorPrefix + `AttestationError"}`, ErrAttestation, "kbs refuses the attestation"},
-		{"other", 401, `{"type":"` + errorPrefix + `PolicyEngineError"}`, ErrFault, "kbs reports a fault: PolicyEngineError"},
+		{"no plugin", 404, `{"type":"` + errorPrefix + `PluginNotFound"}`, ErrNotFound, "kbs has no such resource"},
+		{"key", 401, `{"type":"` + errorPrefix + `JweError"}`, ErrWrap, "kbs cannot wrap for this key algorithm"},
+		{"path", 404, `{"type":"` + errorPrefix + `InvalidRequestPath"}`, ErrFault, "kbs reports a fault: InvalidRequestPath, which the configured URL may cause"},
+		{"policy engine", 401, `{"type":"` + errorPrefix + `PolicyEngineError"}`, ErrFault, "kbs reports a fault: PolicyEngineError, so its own policy is broken"},
+		{"policy text", 401, `{"type":"` + errorPrefix + `ParsePolicyError"}`, ErrFault, "kbs reports a fault: ParsePolicyError, so its own policy is broken"},
+		{"other", 401, `{"type":"` + errorPrefix + `SerdeError"}`, ErrFault, "kbs reports a fault: SerdeError"},
 		{"foreign type", 401, `{"type":"http://evil/PolicyDeny"}`, ErrFault, "kbs reports a fault: status 401"},
 		{"noisy type", 401, `{"type":"` + errorPrefix + `a\nb"}`, ErrFault, "kbs reports a fault: status 401"},
 		{"long type", 401, `{"type":"` + errorPrefix + strings.Repeat("a", 99) + `"}`, ErrFault, "kbs reports a fault: status 401"},
@@ -110,6 +117,16 @@ func TestRefusal(t *testing.T) {
 func FuzzReplies(f *testing.F) {
 	v := loadVectors(f)[0]
 	k := v.key(f)
+	private, err := mlkem.NewDecapsulationKey768(make([]byte, mlkem.SeedSize))
+	if err != nil {
+		f.Fatal(err)
+	}
+	akp := akpKey(private)
+	_, encapsulated := private.EncapsulationKey().Encapsulate()
+	f.Add(encode(f, envelope{
+		Protected:    encode64(fmt.Appendf(nil, `{"alg":%q,"enc":"A256GCM","ek":%q}`, algAKP, encode64(encapsulated))),
+		EncryptedKey: encode64(make([]byte, 40)), IV: encode64(make([]byte, 12)), Ciphertext: "AA", Tag: encode64(make([]byte, 16)),
+	}))
 	f.Add(encode(f, v.Envelope))
 	f.Add([]byte(`{"nonce":"AAAA","extra-params":{"selected-hash-algorithm":"sha512"}}`))
 	f.Add(token(`{"iss":"coffer-devkbs","iat":1,"exp":61}`))
@@ -120,13 +137,16 @@ func FuzzReplies(f *testing.F) {
 				t.Fatalf("digest of %d bytes", len(d))
 			}
 		}
-		if life, err := judgeToken(body, evidence.TDX); err == nil && life < 0 {
+		if _, life, err := judgeToken(body, evidence.TDX); err == nil && life < 0 {
 			t.Fatalf("lifetime %v", life)
 		}
 		if text := refusal(401, body).Error(); strings.ContainsAny(text, "\n\r\x1b") {
 			t.Fatalf("refusal repeats the broker: %q", text)
 		}
 		if plain, err := k.decrypt(body); err == nil && string(plain) != v.Plaintext {
+			t.Fatal("a forged envelope decrypts")
+		}
+		if _, err := akp.decrypt(body); err == nil {
 			t.Fatal("a forged envelope decrypts")
 		}
 	})

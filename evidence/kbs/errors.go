@@ -41,6 +41,9 @@ var (
 	ErrUnreachable error = &fault{"kbs unreachable", errdefs.ErrUnavailable}
 	// ErrReply: an answer that is not what was asked for.
 	ErrReply error = &fault{"kbs sent a malformed reply", errdefs.ErrDataLoss}
+	// ErrWrap: the broker cannot wrap resources for the key of this guest,
+	// because tee_key_algorithm names one that it was not built for. Final.
+	ErrWrap error = &fault{"kbs cannot wrap for this key algorithm", errdefs.ErrFailedPrecondition}
 	// ErrFault: the broker reports an error that none of the others covers.
 	ErrFault error = &fault{"kbs reports a fault", errdefs.ErrInternal}
 )
@@ -80,20 +83,35 @@ func unreachable(err error) error {
 	return fmt.Errorf("%w: %s", ErrUnreachable, cause)
 }
 
-// refusal turns a reply that is not 200 into an error. The broker answers 401
-// to nearly everything; only the type of the error tells a denial, which is
-// final, from an expired session, which is not.
-func refusal(status int, body []byte) error {
-	kind := errorKind(body)
+// refusalOf knows the types of error that Trustee's broker sends to guests. It
+// answers 401 to nearly everything; only the type tells a denial, which is
+// final, from an expired session, which is not. What concerns its own start and
+// its administrators is not here and becomes ErrFault.
+func refusalOf(kind string) error {
 	switch kind {
 	case "PolicyDeny":
 		return ErrDenied
-	case "PluginInternalError":
+	case "PluginInternalError", "PluginNotFound":
 		return ErrNotFound
 	case "TokenNotFound", "TokenVerifierError":
 		return ErrSession
 	case "AttestationError":
 		return ErrAttestation
+	case "JweError":
+		return ErrWrap
+	case "InvalidRequestPath":
+		return fmt.Errorf("%w: InvalidRequestPath, which the configured URL may cause", ErrFault)
+	case "PolicyEngineError", "ParsePolicyError":
+		return fmt.Errorf("%w: %s, so its own policy is broken", ErrFault, kind)
+	}
+	return nil
+}
+
+// refusal turns a reply that is not 200 into an error.
+func refusal(status int, body []byte) error {
+	kind := errorKind(body)
+	if err := refusalOf(kind); err != nil {
+		return err
 	}
 	switch {
 	case status >= http.StatusInternalServerError, status == http.StatusTooManyRequests:

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/net/http/httpproxy"
 )
 
 // Bounds on what a broker may send and how long it may take. A resource is
@@ -49,19 +50,53 @@ func baseURL(s string) (string, error) {
 	return strings.TrimRight(u.String(), "/") + "/kbs/v0", nil
 }
 
-// newHTTP makes a client that follows no redirect, asks no proxy and keeps no
-// cookies: a jar would drop the session in a guest whose clock runs ahead.
-func newHTTP(cert string, timeout time.Duration) (*http.Client, error) {
-	roots, err := rootCAs(cert)
+// Proxy is the way to the broker, as in the usual environment variables: URLs
+// or host and port, and a comma separated list of hosts, domains and networks to reach directly.
+type Proxy struct {
+	HTTPS, HTTP, NoProxy string
+}
+
+func (p Proxy) forRequest() (func(*http.Request) (*url.URL, error), error) {
+	for _, text := range []string{p.HTTPS, p.HTTP} {
+		if !strings.Contains(text, "://") {
+			text = "http://" + text // as the library takes it
+		}
+		if u, err := url.Parse(text); err != nil || text != "http://" && u.Hostname() == "" {
+			return nil, fmt.Errorf("kbs: malformed proxy URL: %w", errdefs.ErrInvalidArgument)
+		}
+	}
+	find := (&httpproxy.Config{HTTPSProxy: p.HTTPS, HTTPProxy: p.HTTP, NoProxy: p.NoProxy}).ProxyFunc()
+	return func(r *http.Request) (*url.URL, error) { return find(r.URL) }, nil
+}
+
+// server is one broker and the way to it.
+type server struct {
+	base string // URL up to and including /kbs/v0
+	http *http.Client
+}
+
+// newServer makes a client that follows no redirect and keeps no cookies: a
+// jar would drop the session in a guest whose clock runs ahead.
+func newServer(c Config, where, cert string) (server, error) {
+	base, err := baseURL(where)
 	if err != nil {
-		return nil, err
+		return server{}, err
+	}
+	roots, err := rootCAs(cert, c.Pin)
+	if err != nil {
+		return server{}, err
+	}
+	proxy, err := c.Proxy.forRequest()
+	if err != nil {
+		return server{}, err
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	return &http.Client{
-		Timeout:       timeout,
+	return server{base: base, http: &http.Client{
+		Timeout:       c.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
+			Proxy:                  proxy,
 			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
 			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    dialTimeout,
@@ -71,18 +106,24 @@ func newHTTP(cert string, timeout time.Duration) (*http.Client, error) {
 			DisableCompression:     true,
 			Protocols:              &protocols,
 		},
-	}, nil
+	}}, nil
 }
 
-// rootCAs adds the configured certificates to those of the system. A guest
-// image without any system certificates is no error.
-func rootCAs(cert string) (*x509.CertPool, error) {
+// rootCAs adds the configured certificates to those of the system, or takes
+// them alone when they are pinned. A guest image without any system
+// certificates is no error.
+func rootCAs(cert string, pin bool) (*x509.CertPool, error) {
 	if strings.TrimSpace(cert) == "" {
+		if pin {
+			return nil, fmt.Errorf("kbs: no certificate to pin: %w", errdefs.ErrInvalidArgument)
+		}
 		return nil, nil // the system's, loaded when first used
 	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
+	pool := x509.NewCertPool()
+	if !pin {
+		if system, err := x509.SystemCertPool(); err == nil {
+			pool = system
+		}
 	}
 	if !pool.AppendCertsFromPEM([]byte(cert)) {
 		return nil, fmt.Errorf("kbs certificate is not PEM: %w", errdefs.ErrInvalidArgument)
@@ -94,6 +135,7 @@ func rootCAs(cert string) (*x509.CertPool, error) {
 type request struct {
 	method, path string
 	cookie       string // session, or ""
+	token        string // bearer, or ""
 	body         []byte // JSON, or nil
 	limit        int64  // of the reply
 }
@@ -107,8 +149,8 @@ type answer struct {
 
 // do sends one request and reads the whole reply, or fails with one of the
 // errors of this package. A context that ended is reported as such.
-func (c *Client) do(ctx context.Context, r request) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, bytes.NewReader(r.body))
+func (s server) do(ctx context.Context, r request) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, s.base+r.path, bytes.NewReader(r.body))
 	if err != nil {
 		return answer{}, fmt.Errorf("kbs request: %w", errdefs.ErrInvalidArgument)
 	}
@@ -119,15 +161,18 @@ func (c *Client) do(ctx context.Context, r request) (answer, error) {
 	if r.cookie != "" {
 		req.Header.Set("Cookie", cookieName+"="+r.cookie)
 	}
-	resp, err := c.http.Do(req)
+	if r.token != "" {
+		req.Header.Set("Authorization", "Bearer "+r.token)
+	}
+	resp, err := s.http.Do(req)
 	if err != nil {
-		return answer{}, c.failed(ctx, err)
+		return answer{}, failed(ctx, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, r.limit+1))
 	switch {
 	case err != nil:
-		return answer{}, c.failed(ctx, err)
+		return answer{}, failed(ctx, err)
 	case int64(len(body)) > r.limit:
 		return answer{}, fmt.Errorf("%w: too large", ErrReply)
 	case resp.StatusCode != http.StatusOK:
@@ -139,7 +184,7 @@ func (c *Client) do(ctx context.Context, r request) (answer, error) {
 }
 
 // failed tells the caller's own end of patience from the broker's fault.
-func (c *Client) failed(ctx context.Context, err error) error {
+func failed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

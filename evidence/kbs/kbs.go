@@ -16,12 +16,16 @@
 //	  |     JWE to the attested key      |
 //	  |<---------------------------------|
 //
+// Where one broker attests and another keeps the resources, the token of the
+// former is shown to the latter instead of the cookie.
+//
 // Confidentiality of a resource rests on the key, which never leaves this
 // process, and not on TLS. That the broker is the right one rests on TLS, so a
 // resource from an http URL is confidential but may come from anybody.
 //
 // The JOSE library is used to decrypt resources: key agreement, key unwrapping
-// and authenticated decryption are nothing to write a second time.
+// and authenticated decryption are nothing to write a second time. So are the
+// rules of no_proxy, which golang.org/x/net/http/httpproxy knows.
 package kbs
 
 import (
@@ -54,8 +58,16 @@ type Config struct {
 	// InitData is the text that the platform measured, sent along so that the
 	// broker can judge by its contents. Nil sends none.
 	InitData []byte
-	// KeyAlgorithm is that of the key resources are wrapped for. Only the
-	// default, ECDH-ES+A256KW-P256, is known.
+	// AttestURL, if set, is the broker that attests, while URL gives out the
+	// resources to whoever shows the token of the former (passport). Empty, or
+	// the same as URL, lets one broker do both. AttestCert belongs to it.
+	AttestURL  string
+	AttestCert string
+	// Pin trusts the configured certificates alone, not those of the system.
+	Pin   bool
+	Proxy Proxy
+	// KeyAlgorithm is that of the key resources are wrapped for, by the names
+	// of tee_key_algorithm; empty is DefaultKeyAlgorithm.
 	KeyAlgorithm string
 	// Observe, if not nil, hears how long each successful phase took. It is
 	// called on the goroutine that did the work.
@@ -71,9 +83,10 @@ type Config struct {
 // session and its key in memory until they expire, so a guest attests once for
 // many resources.
 type Client struct {
-	config Config
-	base   string // URL up to and including /kbs/v0
-	http   *http.Client
+	config    Config
+	newKey    func() (*teeKey, error)
+	verifier  server // attests
+	resources server // gives out; the same as verifier unless passports are shown
 
 	mu      sync.Mutex // guards current and flight
 	current *session   // nil before the first handshake and after a refusal
@@ -86,10 +99,7 @@ func New(c Config) (*Client, error) {
 	if c.Collector == nil {
 		return nil, fmt.Errorf("kbs: no collector of evidence: %w", errdefs.ErrInvalidArgument)
 	}
-	if c.KeyAlgorithm != "" && c.KeyAlgorithm != keyAlgorithm+"-P256" {
-		return nil, fmt.Errorf("kbs: key algorithm is not %s-P256: %w", keyAlgorithm, errdefs.ErrNotImplemented)
-	}
-	base, err := baseURL(c.URL)
+	newKey, err := keyMaker(c.KeyAlgorithm)
 	if err != nil {
 		return nil, err
 	}
@@ -99,19 +109,28 @@ func New(c Config) (*Client, error) {
 	if c.Backoff <= 0 {
 		c.Backoff = defaultBackoff
 	}
-	client, err := newHTTP(c.Cert, c.Timeout)
-	if err != nil {
+	client := &Client{config: c, newKey: newKey}
+	if client.resources, err = newServer(c, c.URL, c.Cert); err != nil {
 		return nil, err
 	}
-	return &Client{config: c, base: base, http: client}, nil
+	client.verifier = client.resources
+	if c.AttestURL != "" {
+		if client.verifier, err = newServer(c, c.AttestURL, c.AttestCert); err != nil {
+			return nil, err
+		}
+	}
+	return client, nil
 }
+
+// passport tells whether resources come from another broker than the verdict.
+func (c *Client) passport() bool { return c.verifier.base != c.resources.base }
 
 // Resource returns the contents of one resource; the caller wipes them. It
 // attests first unless a session is at hand, and any number of callers share
 // one attestation. A session that the broker no longer knows is replaced once.
 // An empty resource fails as malformed: the library takes it for damage.
 // Errors wrap one of this package's: ErrDenied, ErrNotFound, ErrAttestation,
-// ErrSession, ErrIssuer, ErrUnreachable, ErrReply, ErrFault.
+// ErrSession, ErrIssuer, ErrWrap, ErrUnreachable, ErrReply, ErrFault.
 func (c *Client) Resource(ctx context.Context, u resource.URI) (secret.Bytes, error) {
 	if err := u.Check(); err != nil {
 		return nil, err
@@ -140,7 +159,10 @@ func (c *Client) get(ctx context.Context, s *session, u resource.URI) (secret.By
 	var body secret.Bytes
 	err := c.retry(ctx, func() error {
 		r := request{method: http.MethodGet, path: "/resource/" + u.Path(), cookie: s.cookie, limit: maxResource}
-		reply, err := c.do(ctx, r)
+		if c.passport() {
+			r.cookie, r.token = "", s.token
+		}
+		reply, err := c.resources.do(ctx, r)
 		body = reply.body
 		return err
 	})

@@ -3,23 +3,17 @@ package kbs
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/mlkem"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"math/big"
 	"runtime"
-	"strings"
 
-	"github.com/go-jose/go-jose/v4"
+	"github.com/containerd/errdefs"
 
 	"github.com/coffer-cc/coffer/evidence/secret"
-)
-
-const (
-	keyAlgorithm     = "ECDH-ES+A256KW"
-	contentAlgorithm = "A256GCM"
-	curve            = "P-256"
 )
 
 // publicKey is the key as a JWK, members in the order of their names. There
@@ -27,109 +21,119 @@ const (
 // would no longer fit.
 type publicKey struct {
 	Algorithm string `json:"alg"`
-	Curve     string `json:"crv"`
+	Curve     string `json:"crv,omitempty"`
+	Exponent  string `json:"e,omitempty"`
 	Type      string `json:"kty"`
-	X         string `json:"x"`
-	Y         string `json:"y"`
+	Modulus   string `json:"n,omitempty"`
+	Public    string `json:"pub,omitempty"`
+	X         string `json:"x,omitempty"`
+	Y         string `json:"y,omitempty"`
 }
 
 // teeKey is the key that resources are wrapped for. It exists in this process
 // alone and for one session.
 type teeKey struct {
-	private *ecdsa.PrivateKey
-	public  publicKey
+	public publicKey
+	unwrap unwrapper
 }
 
-// newKey makes a key that is overwritten when nobody can reach it any more: a
-// session that is replaced may still be in use by another goroutine.
-func newKey() (*teeKey, error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// An unwrapper opens an envelope whose header names the algorithm of the key.
+type unwrapper func(envelope, header) (secret.Bytes, error)
+
+const (
+	algECDH = "ECDH-ES+A256KW"
+	algRSA  = "RSA-OAEP-256"
+	algAKP  = "ML-KEM-768+A192KW"
+
+	// DefaultKeyAlgorithm is used when the configuration names none.
+	DefaultKeyAlgorithm = algECDH + "-P256"
+
+	rsaBits = 2048 // what the reference guest makes
+)
+
+// keyMakers are the algorithms by the names that tee_key_algorithm takes.
+func keyMaker(name string) (func() (*teeKey, error), error) {
+	switch name {
+	case "", DefaultKeyAlgorithm:
+		return func() (*teeKey, error) { return newECKey(elliptic.P256()) }, nil
+	case algECDH + "-P521":
+		return func() (*teeKey, error) { return newECKey(elliptic.P521()) }, nil
+	case algRSA:
+		return newRSAKey, nil
+	case algAKP:
+		return newAKPKey, nil
+	}
+	return nil, fmt.Errorf("kbs: tee_key_algorithm is none of %s, %s-P521, %s, %s: %w",
+		DefaultKeyAlgorithm, algECDH, algRSA, algAKP, errdefs.ErrInvalidArgument)
+}
+
+// newECKey makes a key that is overwritten when nobody can reach it any more: a
+// session that is replaced may still be in use by another goroutine. So it is
+// with keys of the other kinds.
+func newECKey(c elliptic.Curve) (*teeKey, error) {
+	private, err := ecdsa.GenerateKey(c, rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key: %w", err)
 	}
-	k, err := keyOf(private)
-	if err == nil {
-		runtime.AddCleanup(k, func(words []big.Word) { clear(words) }, private.D.Bits())
-	}
-	return k, err
+	return ecKey(private)
 }
 
-func keyOf(k *ecdsa.PrivateKey) (*teeKey, error) {
-	point, err := k.PublicKey.Bytes() // 4, then both coordinates at full length
+func ecKey(private *ecdsa.PrivateKey) (*teeKey, error) {
+	point, err := private.PublicKey.Bytes() // 4, then both coordinates at full length
 	if err != nil {
 		return nil, fmt.Errorf("encode key: %w", err)
 	}
 	size := (len(point) - 1) / 2
-	enc := base64.RawURLEncoding
-	return &teeKey{private: k, public: publicKey{
-		Algorithm: keyAlgorithm,
-		Curve:     curve,
-		Type:      "EC",
-		X:         enc.EncodeToString(point[1 : 1+size]),
-		Y:         enc.EncodeToString(point[1+size:]),
-	}}, nil
-}
-
-// envelope is a JWE in its flattened form, with the members a broker sends.
-type envelope struct {
-	Protected    string `json:"protected"`
-	EncryptedKey string `json:"encrypted_key"`
-	IV           string `json:"iv"`
-	Ciphertext   string `json:"ciphertext"`
-	Tag          string `json:"tag"`
-}
-
-// header is the protected part of an envelope.
-type header struct {
-	Algorithm   string `json:"alg"`
-	Encryption  string `json:"enc"`
-	Compression string `json:"zip"`
-	Ephemeral   struct {
-		Curve string `json:"crv"`
-		Type  string `json:"kty"`
-	} `json:"epk"`
-}
-
-// decrypt opens an envelope. Its algorithms have to be those that were asked
-// for; the reply may choose nothing. All failures look alike.
-func (k *teeKey) decrypt(body []byte) (secret.Bytes, error) {
-	defer runtime.KeepAlive(k) // its cleanup must not run during the work
-	var e envelope
-	if err := json.Unmarshal(body, &e); err != nil {
-		return nil, fmt.Errorf("%w: resource is no JWE", ErrReply)
+	k := &teeKey{
+		public: publicKey{
+			Algorithm: algECDH, Type: "EC", Curve: private.Curve.Params().Name,
+			X: encode64(point[1 : 1+size]), Y: encode64(point[1+size:]),
+		},
+		unwrap: joseUnwrapper(algECDH, private),
 	}
-	if err := e.check(); err != nil {
-		return nil, err
-	}
-	compact := strings.Join([]string{e.Protected, e.EncryptedKey, e.IV, e.Ciphertext, e.Tag}, ".")
-	jwe, err := jose.ParseEncryptedCompact(compact,
-		[]jose.KeyAlgorithm{keyAlgorithm}, []jose.ContentEncryption{contentAlgorithm})
+	runtime.AddCleanup(k, wipeWords, private.D.Bits())
+	return k, nil
+}
+
+func newRSAKey() (*teeKey, error) {
+	private, err := rsa.GenerateKey(rand.Reader, rsaBits)
 	if err != nil {
-		return nil, fmt.Errorf("%w: resource does not decrypt", ErrReply)
+		return nil, fmt.Errorf("make key: %w", err)
 	}
-	plain, err := jwe.Decrypt(k.private)
-	if err != nil {
-		return nil, fmt.Errorf("%w: resource does not decrypt", ErrReply)
-	}
-	return plain, nil
+	return rsaKey(private), nil
 }
 
-func (e envelope) check() error {
-	text, err := base64.RawURLEncoding.DecodeString(e.Protected)
-	if err != nil {
-		return fmt.Errorf("%w: resource is no JWE", ErrReply)
+func rsaKey(private *rsa.PrivateKey) *teeKey {
+	k := &teeKey{
+		public: publicKey{
+			Algorithm: algRSA, Type: "RSA",
+			Modulus: encode64(private.N.Bytes()), Exponent: encode64(big.NewInt(int64(private.E)).Bytes()),
+		},
+		unwrap: joseUnwrapper(algRSA, private),
 	}
-	var h header
-	if err := json.Unmarshal(text, &h); err != nil {
-		return fmt.Errorf("%w: resource is no JWE", ErrReply)
+	for _, secret := range append([]*big.Int{private.D}, private.Primes...) {
+		runtime.AddCleanup(k, wipeWords, secret.Bits())
 	}
-	switch {
-	case h.Algorithm != keyAlgorithm || h.Encryption != contentAlgorithm:
-		return fmt.Errorf("%w: resource is wrapped with another algorithm", ErrReply)
-	case h.Ephemeral.Curve != curve || h.Ephemeral.Type != "EC":
-		return fmt.Errorf("%w: resource is wrapped for another curve", ErrReply)
-	case h.Compression != "":
-		return fmt.Errorf("%w: resource is compressed", ErrReply)
-	}
-	return nil
+	return k
 }
+
+// newAKPKey makes a key that a quantum computer cannot compute from the public
+// one. The library keeps its seed to itself, so it cannot be overwritten.
+func newAKPKey() (*teeKey, error) {
+	private, err := mlkem.GenerateKey768()
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	return akpKey(private), nil
+}
+
+func akpKey(private *mlkem.DecapsulationKey768) *teeKey {
+	return &teeKey{
+		public: publicKey{Algorithm: algAKP, Type: "AKP", Public: encode64(private.EncapsulationKey().Bytes())},
+		unwrap: akpUnwrapper(private),
+	}
+}
+
+func wipeWords(words []big.Word) { clear(words) }
+
+func encode64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

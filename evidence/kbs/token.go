@@ -20,20 +20,26 @@ const devIssuer = "coffer-devkbs"
 // token could turn to advantage. A development broker is refused by a guest on
 // a real platform, and the lifetime is a hint for when to attest again. It is
 // the distance of two times of the issuer; 0 is unknown.
-func judgeToken(body []byte, kind evidence.Kind) (lifetime time.Duration, err error) {
+func judgeToken(body []byte, kind evidence.Kind) (token string, lifetime time.Duration, err error) {
 	var reply struct {
 		Token string `json:"token"`
 	}
 	if err := json.Unmarshal(body, &reply); err != nil {
-		return 0, fmt.Errorf("%w: token", ErrReply)
+		return "", 0, fmt.Errorf("%w: token", ErrReply)
 	}
 	parts := strings.Split(reply.Token, ".")
 	if len(parts) != 3 {
-		return 0, fmt.Errorf("%w: token", ErrReply)
+		return "", 0, fmt.Errorf("%w: token", ErrReply)
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return 0, fmt.Errorf("%w: token", ErrReply)
+	var payload []byte
+	for i, part := range parts { // a token may become a header of a request
+		b, err := base64.RawURLEncoding.Strict().DecodeString(part)
+		if err != nil || len(b) == 0 || strings.ContainsAny(part, "\r\n") {
+			return "", 0, fmt.Errorf("%w: token", ErrReply)
+		}
+		if i == 1 {
+			payload = b
+		}
 	}
 	var claims struct {
 		Issuer string  `json:"iss"`
@@ -41,13 +47,13 @@ func judgeToken(body []byte, kind evidence.Kind) (lifetime time.Duration, err er
 		Expiry float64 `json:"exp"`
 	}
 	if err := json.Unmarshal(payload, &claims); err != nil {
-		return 0, fmt.Errorf("%w: token", ErrReply)
+		return "", 0, fmt.Errorf("%w: token", ErrReply)
 	}
 	if claims.Issuer == devIssuer && kind != evidence.Sample {
-		return 0, ErrIssuer
+		return "", 0, ErrIssuer
 	}
 	if s := claims.Expiry - claims.Issued; claims.Issued > 0 && s > 0 && s < math.MaxInt32 {
 		lifetime = time.Duration(s) * time.Second
 	}
-	return lifetime, nil
+	return reply.Token, lifetime, nil
 }

@@ -85,7 +85,7 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 	if auth.cookie == "" {
 		return nil, fmt.Errorf("%w: challenge without a session", ErrReply)
 	}
-	key, err := newKey()
+	key, err := c.newKey()
 	if err != nil {
 		return nil, err
 	}
@@ -97,12 +97,14 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}
-	life, err := judgeToken(reply.body, kind)
+	token, life, err := judgeToken(reply.body, kind)
 	if err != nil {
 		return nil, err
 	}
-	life = shortest(life, auth.lifetime, reply.lifetime)
-	return &session{key: key, cookie: auth.cookie, renewAt: renewal(life)}, nil
+	if !c.passport() { // the session ends with its cookie, which a passport outlives
+		life = shortest(life, auth.lifetime, reply.lifetime)
+	}
+	return &session{key: key, cookie: auth.cookie, token: token, renewAt: renewal(life)}, nil
 }
 
 // evidence collects a statement bound to nonce and key and wraps it up.
@@ -133,7 +135,7 @@ func (c *Client) post(ctx context.Context, path, cookie string, v any) (answer, 
 	if err != nil {
 		return answer{}, fmt.Errorf("encode request: %w", err)
 	}
-	return c.do(ctx, request{method: http.MethodPost, path: path, cookie: cookie, body: body, limit: maxReply})
+	return c.verifier.do(ctx, request{method: http.MethodPost, path: path, cookie: cookie, body: body, limit: maxReply})
 }
 
 // parseChallenge checks the nonce, an opaque text that is hashed and echoed

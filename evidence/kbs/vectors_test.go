@@ -3,6 +3,7 @@ package kbs
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -16,7 +17,7 @@ import (
 
 // rfc7517 is the example key of that document.
 var rfc7517 = publicKey{
-	Algorithm: keyAlgorithm, Curve: curve, Type: "EC",
+	Algorithm: algECDH, Curve: "P-256", Type: "EC",
 	X: "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
 	Y: "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
 }
@@ -99,7 +100,7 @@ func (v jweVector) key(t testing.TB) *teeKey {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := keyOf(private)
+	k, err := ecKey(private)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestDecryptHostile(t *testing.T) {
 			}
 		})
 	}
-	other, err := newKey()
+	other, err := newECKey(elliptic.P256())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,12 +185,16 @@ func TestDecryptHostile(t *testing.T) {
 
 // A broker that compresses could make a small reply fill the memory.
 func TestDecryptRefusesCompression(t *testing.T) {
-	k, err := newKey()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := ecKey(private)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, compression := range []jose.CompressionAlgorithm{jose.NONE, jose.DEFLATE} {
-		enc, err := jose.NewEncrypter(contentAlgorithm, jose.Recipient{Algorithm: keyAlgorithm, Key: &k.private.PublicKey},
+		enc, err := jose.NewEncrypter(contentAlgorithm, jose.Recipient{Algorithm: algECDH, Key: &private.PublicKey},
 			&jose.EncrypterOptions{Compression: compression})
 		if err != nil {
 			t.Fatal(err)
@@ -207,7 +212,7 @@ func TestDecryptRefusesCompression(t *testing.T) {
 
 func TestCanonicalLeavesHTML(t *testing.T) {
 	got, err := canonical(runtimeData{Nonce: `<&>"`})
-	if want := `{"nonce":"<&>\"","tee-pubkey":{"alg":"","crv":"","kty":"","x":"","y":""}}`; err != nil || string(got) != want {
+	if want := `{"nonce":"<&>\"","tee-pubkey":{"alg":"","kty":""}}`; err != nil || string(got) != want {
 		t.Errorf("canonical = %s, %v, want %s", got, err, want)
 	}
 }

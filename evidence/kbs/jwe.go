@@ -1,0 +1,90 @@
+package kbs
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/coffer-cc/coffer/evidence/secret"
+)
+
+const contentAlgorithm = "A256GCM"
+
+// envelope is a JWE in its flattened form, with the members a broker sends.
+type envelope struct {
+	Protected    string `json:"protected"`
+	EncryptedKey string `json:"encrypted_key"`
+	IV           string `json:"iv"`
+	Ciphertext   string `json:"ciphertext"`
+	Tag          string `json:"tag"`
+}
+
+// header is the protected part of an envelope.
+type header struct {
+	Algorithm   string          `json:"alg"`
+	Encryption  string          `json:"enc"`
+	Compression string          `json:"zip"`
+	Critical    json.RawMessage `json:"crit"`
+	Ephemeral   struct {
+		Curve string `json:"crv"`
+		Type  string `json:"kty"`
+	} `json:"epk"`
+	Encapsulated string `json:"ek"`
+}
+
+var errSealed = fmt.Errorf("%w: resource does not decrypt", ErrReply)
+
+// decrypt opens an envelope. Its algorithms have to be those that were asked
+// for; the reply may choose nothing. All failures to decrypt look alike.
+func (k *teeKey) decrypt(body []byte) (secret.Bytes, error) {
+	defer runtime.KeepAlive(k) // its cleanup must not run during the work
+	var e envelope
+	if err := json.Unmarshal(body, &e); err != nil {
+		return nil, fmt.Errorf("%w: resource is no JWE", ErrReply)
+	}
+	h, err := e.header()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case h.Algorithm != k.public.Algorithm || h.Encryption != contentAlgorithm:
+		return nil, fmt.Errorf("%w: resource is wrapped with another algorithm", ErrReply)
+	case k.public.Type == "EC" && (h.Ephemeral.Curve != k.public.Curve || h.Ephemeral.Type != "EC"):
+		return nil, fmt.Errorf("%w: resource is wrapped for another curve", ErrReply)
+	case h.Compression != "" || h.Critical != nil:
+		return nil, fmt.Errorf("%w: resource is compressed or extended", ErrReply)
+	}
+	return k.unwrap(e, h)
+}
+
+func (e envelope) header() (h header, err error) {
+	text, err := base64.RawURLEncoding.DecodeString(e.Protected)
+	if err == nil {
+		err = json.Unmarshal(text, &h)
+	}
+	if err != nil {
+		return h, fmt.Errorf("%w: resource is no JWE", ErrReply)
+	}
+	return h, nil
+}
+
+// joseUnwrapper leaves everything to the library.
+func joseUnwrapper(alg jose.KeyAlgorithm, private any) unwrapper {
+	return func(e envelope, _ header) (secret.Bytes, error) {
+		compact := strings.Join([]string{e.Protected, e.EncryptedKey, e.IV, e.Ciphertext, e.Tag}, ".")
+		jwe, err := jose.ParseEncryptedCompact(compact,
+			[]jose.KeyAlgorithm{alg}, []jose.ContentEncryption{contentAlgorithm})
+		if err != nil {
+			return nil, errSealed
+		}
+		plain, err := jwe.Decrypt(private)
+		if err != nil {
+			return nil, errSealed
+		}
+		return plain, nil
+	}
+}

@@ -2,10 +2,8 @@ package rpc
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/coffer-cc/coffer/agent/sandbox"
@@ -14,9 +12,6 @@ import (
 )
 
 func (s *Server) createContainer(ctx context.Context, r *agentpb.CreateContainerRequest) (*emptypb.Empty, error) {
-	if len(r.GetSharedMounts()) > 0 {
-		return nil, fmt.Errorf("shared_mounts: mounts shared between containers: %w", errdefs.ErrNotImplemented)
-	}
 	spec, err := wire.Spec(r.GetOCI())
 	if err != nil {
 		return nil, err
@@ -24,6 +19,7 @@ func (s *Server) createContainer(ctx context.Context, r *agentpb.CreateContainer
 	return empty, s.deps.Sandbox.Create(ctx, sandbox.CreateRequest{
 		ID: r.GetContainerId(), Spec: spec, SharePID: r.GetSandboxPidns(),
 		Storages: storages(r.GetStorages()), Devices: deviceList(r.GetDevices()),
+		Shared: sharedMounts(r.GetSharedMounts()),
 	})
 }
 

@@ -3,6 +3,7 @@ package rpc
 import (
 	"github.com/coffer-cc/coffer/agent/devices"
 	"github.com/coffer-cc/coffer/agent/network"
+	"github.com/coffer-cc/coffer/agent/sandbox"
 	"github.com/coffer-cc/coffer/mount/storage"
 	"github.com/coffer-cc/coffer/protos/agentpb"
 	"github.com/coffer-cc/coffer/protos/typespb"
@@ -36,6 +37,16 @@ func deviceList(ms []*agentpb.Device) []devices.Device {
 		out = append(out, devices.Device{
 			ID: m.GetId(), Type: m.GetType(), VMPath: m.GetVmPath(),
 			ContainerPath: m.GetContainerPath(), Options: m.GetOptions(),
+		})
+	}
+	return out
+}
+
+func sharedMounts(ms []*agentpb.SharedMount) []sandbox.SharedMount {
+	out := make([]sandbox.SharedMount, 0, len(ms))
+	for _, m := range ms {
+		out = append(out, sandbox.SharedMount{
+			From: m.GetSrcCtr(), Source: m.GetSrcPath(), To: m.GetDstCtr(), Target: m.GetDstPath(),
 		})
 	}
 	return out

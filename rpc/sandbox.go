@@ -11,9 +11,9 @@ import (
 )
 
 func (s *Server) createSandbox(ctx context.Context, r *agentpb.CreateSandboxRequest) (*emptypb.Empty, error) {
-	modules := make([]string, 0, len(r.GetKernelModules()))
+	modules := make([]sandbox.KernelModule, 0, len(r.GetKernelModules()))
 	for _, m := range r.GetKernelModules() {
-		modules = append(modules, m.GetName())
+		modules = append(modules, sandbox.KernelModule{Name: m.GetName(), Parameters: m.GetParameters()})
 	}
 	return empty, s.deps.Sandbox.Setup(ctx, sandbox.SetupRequest{
 		ID: r.GetSandboxId(), Hostname: r.GetHostname(), DNS: r.GetDns(),

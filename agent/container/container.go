@@ -35,6 +35,8 @@ type Options struct {
 	// DrainWindow is how long after an exit readers wait for output that a
 	// grandchild may still produce; 0 is half a second.
 	DrainWindow time.Duration
+	// GuestHooks run for every container.
+	GuestHooks GuestHooks
 }
 
 // State is where a container is in its life.
@@ -84,7 +86,7 @@ func New(ctx context.Context, d Driver, id string, spec *specs.Spec, o Options) 
 	if o.DrainWindow == 0 {
 		o.DrainWindow = 500 * time.Millisecond
 	}
-	jail, err := d.Create(ctx, id, spec)
+	jail, err := d.Create(ctx, id, spec, o.GuestHooks.Prestart)
 	if err != nil {
 		return nil, fmt.Errorf("create container: %w", err)
 	}

@@ -12,7 +12,11 @@ import (
 type Driver interface {
 	// Create prepares the jail named id, without a process in it. It is all or
 	// nothing. The spec is read only and stays as it is for the jail's life.
-	Create(ctx context.Context, id string, spec *specs.Spec) (Jail, error)
+	//
+	// The driver runs the hooks of the spec that come before the start, and
+	// with the prestart ones of the spec those of the guest, whose failure it
+	// logs. The hooks that come later are Container's.
+	Create(ctx context.Context, id string, spec *specs.Spec, prestart []specs.Hook) (Jail, error)
 }
 
 // Jail is one created container. Signal, Freeze and Stats may be called at any

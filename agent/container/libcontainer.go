@@ -53,11 +53,12 @@ func NewLibcontainer(o LibcontainerOptions) *Libcontainer {
 
 // Create makes the state directory of the container. Cgroup and namespaces
 // come with the first process.
-func (d *Libcontainer) Create(_ context.Context, id string, spec *specs.Spec) (Jail, error) {
+func (d *Libcontainer) Create(ctx context.Context, id string, spec *specs.Spec, prestart []specs.Hook) (Jail, error) {
 	config, err := d.config(id, spec)
 	if err != nil {
 		return nil, err
 	}
+	ownHooks(ctx, config, prestart)
 	lc, err := libcontainer.Create(d.opts.StateRoot, id, config)
 	if err != nil {
 		return nil, classify(err, errdefs.ErrInvalidArgument)

@@ -44,6 +44,11 @@ func (d *Libcontainer) config(id string, spec *specs.Spec) (*configs.Config, err
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
+	for i, label := range config.Labels {
+		if strings.HasPrefix(label, "bundle=") { // it took the working directory for that
+			config.Labels[i] = "bundle=" + bundleOf(spec)
+		}
+	}
 	if config.OomScoreAdj == nil {
 		// Inherited, the agent's own score would shield the container.
 		config.OomScoreAdj = new(int)

@@ -31,6 +31,9 @@ func (c *Container) Start(ctx context.Context) error {
 		return fmt.Errorf("start container: %w", err)
 	}
 	c.setState(StateRunning)
+	if err := c.poststart(ctx); err != nil {
+		return errors.Join(fmt.Errorf("start container: %w", err), c.killAll())
+	}
 	return nil
 }
 
@@ -142,6 +145,7 @@ func (c *Container) Destroy(ctx context.Context) error {
 	for _, p := range c.execs { // stable: Exec needs the token we hold
 		p.close()
 	}
+	c.poststop(ctx)
 	return nil
 }
 

@@ -65,6 +65,15 @@ func parse(t *testing.T, text string) (out []map[string]string) {
 	return out
 }
 
+func TestHookNoise(t *testing.T) {
+	lines := setup(t, slog.LevelInfo)
+	logrus.Warnf("cannot serialize hook of type %T, skipping", hook{})
+	logrus.Warn("cannot remove cgroup")
+	if got := lines(); len(got) != 1 || got[0]["msg"] != "cannot remove cgroup" {
+		t.Errorf("logged %v", got)
+	}
+}
+
 func TestLine(t *testing.T) {
 	lines := setup(t, slog.LevelInfo)
 	ctx := WithContainer(WithRequest(context.Background(), "r7"), "c1")

@@ -4,10 +4,16 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
 )
+
+// hookNoise begins a warning that comes with every container that has guest
+// hooks: those are functions of the agent on purpose, and what the container's
+// init gets of the configuration lacks them.
+const hookNoise = "cannot serialize hook of type"
 
 // hook hands entries of logrus to the handler.
 type hook struct{ handler slog.Handler }
@@ -20,6 +26,9 @@ func (h hook) Fire(e *logrus.Entry) error {
 	ctx := e.Context
 	if ctx == nil {
 		ctx = context.Background()
+	}
+	if strings.HasPrefix(e.Message, hookNoise) {
+		return nil
 	}
 	level := fromLogrus(e.Level)
 	if !h.handler.Enabled(ctx, level) {

@@ -37,6 +37,14 @@ func IsSandbox(spec *specs.Spec) bool {
 		spec.Annotations["io.kubernetes.cri-o.ContainerType"] == "sandbox"
 }
 
+// HasHooks reports whether any program of the host is to run around the
+// container's life. Shims send an empty list of hooks for none.
+func HasHooks(spec *specs.Spec) bool {
+	h := spec.Hooks
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+ //nolint:staticcheck // shims still send prestart
+		len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0
+}
+
 // Name is what the pod calls the container, or empty.
 func Name(spec *specs.Spec) string {
 	if name := spec.Annotations["io.kubernetes.cri.container-name"]; name != "" {

@@ -23,6 +23,8 @@ type CreateRequest struct {
 	Storages []storage.Storage
 	Devices  []devices.Device
 	SharePID bool // join the pod's pid namespace
+	// Shared are mounts that other containers of the pod made and this one gets.
+	Shared []SharedMount
 }
 
 func (r CreateRequest) check() error {
@@ -38,6 +40,11 @@ func (r CreateRequest) check() error {
 		return fmt.Errorf("OCI.Root: missing: %w", errdefs.ErrInvalidArgument)
 	case r.Spec.Linux == nil:
 		return fmt.Errorf("OCI.Linux: missing: %w", errdefs.ErrInvalidArgument)
+	}
+	for i, m := range r.Shared {
+		if err := m.check(r.Spec); err != nil {
+			return fmt.Errorf("shared_mounts[%d]: %w", i, err)
+		}
 	}
 	return nil
 }
@@ -55,6 +62,9 @@ func (r CreateRequest) check() error {
 func (s *Sandbox) Create(ctx context.Context, r CreateRequest) error {
 	if err := r.check(); err != nil {
 		return fmt.Errorf("create container: %w", err)
+	}
+	if s.deps.Confidential && ocispec.HasHooks(r.Spec) {
+		return fmt.Errorf("create container: OCI.Hooks: the host's programs do not run as root of a confidential guest: %w", errdefs.ErrPermissionDenied)
 	}
 	ctx, e, err := s.reserve(ctx, r.ID)
 	if err != nil {
@@ -111,7 +121,7 @@ type build struct {
 
 func (b *build) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.editSpec, b.mountRoot, b.makeContainer,
+		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.editSpec, b.mountRoot, b.makeContainer, b.shareMounts,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -173,7 +183,9 @@ func (b *build) mountRoot(context.Context) error {
 }
 
 func (b *build) makeContainer(ctx context.Context) error {
-	c, err := container.New(ctx, b.s.deps.Containers, b.e.id, b.r.Spec, b.s.deps.Options)
+	o := b.s.deps.Options
+	o.GuestHooks = b.s.guestHooks()
+	c, err := container.New(ctx, b.s.deps.Containers, b.e.id, b.r.Spec, o)
 	if err != nil {
 		return err
 	}

@@ -129,6 +129,7 @@ type fixture struct {
 	driver   *containertest.Driver
 	storages *storages
 	run      string
+	modules  []KernelModule // loaded
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -148,6 +149,13 @@ func newFixture(t *testing.T) *fixture {
 		Containers: f.driver, Storage: f.storages, Run: f.run, Namespaces: filepath.Join(dir, "ns"),
 		SetDNS: func(_ context.Context, lines []string) error {
 			f.storages.dns = append(f.storages.dns, lines)
+			return nil
+		},
+		LoadModule: func(_ context.Context, m KernelModule) error {
+			if m.Name == "bad" {
+				return errors.New("no such module")
+			}
+			f.modules = append(f.modules, m)
 			return nil
 		},
 	})

@@ -50,6 +50,9 @@ func newPod(t *testing.T) *pod {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if err := p.Destroy(context.Background()); err != nil { // again, unless the test failed
+			t.Error(err)
+		}
 		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
 			t.Error(err)
 		}
@@ -79,7 +82,7 @@ func (p *pod) request(t *testing.T, id, script string) CreateRequest {
 	if err := os.WriteFile(filepath.Join(root, "bin", "busybox"), busybox, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "ps", "hostname", "sleep", "df", "touch"} {
+	for _, name := range []string{"sh", "ps", "hostname", "sleep", "df", "touch", "mkdir", "mount"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

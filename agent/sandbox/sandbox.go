@@ -41,8 +41,13 @@ type Deps struct {
 	Storage    Storages
 	Devices    devices.Finder                                  // nil when nothing can be plugged in
 	SetDNS     func(ctx context.Context, lines []string) error // called by Setup, with at least one line
-	Run        string                                          // ocispec.Base when empty
-	Namespaces string                                          // where shared namespaces are pinned; ocispec.NamespacesDir when empty
+	LoadModule func(ctx context.Context, m KernelModule) error // called by Setup for what the host names
+	// Confidential guests, those on a TEE, take no code from the host: guest
+	// hooks, hooks of a spec and kernel modules are refused whatever a policy
+	// says.
+	Confidential bool
+	Run          string // ocispec.Base when empty
+	Namespaces   string // where shared namespaces are pinned; ocispec.NamespacesDir when empty
 }
 
 // Sandbox is one pod. Its methods may be called at any time from several
@@ -61,8 +66,9 @@ type Sandbox struct {
 	host    string        // the host name that Setup got
 	ready   bool          // Setup succeeded
 	shared  ocispec.Shared
-	pidFrom *entry // the first container: its pid namespace is the shared one, or will be
-	closed  bool   // Destroy has begun
+	hooks   container.GuestHooks // found by Setup
+	pidFrom *entry               // the first container: its pid namespace is the shared one, or will be
+	closed  bool                 // Destroy has begun
 	poison  error
 }
 

@@ -66,8 +66,8 @@ func TestSetupRefuses(t *testing.T) {
 		r    SetupRequest
 		want string
 	}{
-		"modules":  {SetupRequest{KernelModules: []string{"x"}}, "kernel_modules"},
-		"hooks":    {SetupRequest{GuestHookPath: "/hooks"}, "guest_hook_path"},
+		"modules":  {SetupRequest{KernelModules: []KernelModule{{Name: "bad"}}}, "kernel_modules[0]: no such module"},
+		"hooks":    {SetupRequest{GuestHookPath: "hooks"}, "guest_hook_path"},
 		"id":       {SetupRequest{ID: "../x"}, "sandbox_id"},
 		"hostname": {SetupRequest{Hostname: "a b"}, "hostname"},
 		"long":     {SetupRequest{Hostname: strings.Repeat("x", 65)}, "hostname"},

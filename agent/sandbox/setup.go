@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/coffer-cc/coffer/agent/container"
 	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/mount/storage"
 )
@@ -20,21 +21,30 @@ type SetupRequest struct {
 	Hostname      string // may be empty, which keeps the guest's
 	DNS           []string
 	Storages      []storage.Storage
-	GuestHookPath string   // has to be empty
-	KernelModules []string // has to be empty
+	GuestHookPath string // directory of the guest with hooks for every container; empty for none
+	KernelModules []KernelModule
 }
 
-func (r SetupRequest) check() error {
+// KernelModule is one that the pod needs, with its parameters as modprobe(8)
+// takes them.
+type KernelModule struct {
+	Name       string
+	Parameters []string
+}
+
+func (r SetupRequest) check(confidential bool) error {
 	if r.ID != "" {
 		if err := checkID(r.ID); err != nil {
 			return fmt.Errorf("sandbox_id: %w", err)
 		}
 	}
 	switch {
-	case len(r.KernelModules) > 0:
-		return fmt.Errorf("kernel_modules: this agent loads only those of its image: %w", errdefs.ErrNotImplemented)
-	case r.GuestHookPath != "":
-		return fmt.Errorf("guest_hook_path: this agent runs no guest hooks: %w", errdefs.ErrNotImplemented)
+	case confidential && len(r.KernelModules) > 0:
+		return fmt.Errorf("kernel_modules: the host chooses none in a confidential guest: %w", errdefs.ErrPermissionDenied)
+	case confidential && r.GuestHookPath != "":
+		return fmt.Errorf("guest_hook_path: the host starts no programs as root of a confidential guest: %w", errdefs.ErrPermissionDenied)
+	case r.GuestHookPath != "" && !filepath.IsAbs(r.GuestHookPath):
+		return fmt.Errorf("guest_hook_path: no absolute path: %w", errdefs.ErrInvalidArgument)
 	}
 	return checkHostname(r.Hostname)
 }
@@ -53,7 +63,7 @@ const owner = "sandbox:"
 // anew. Another name or id is ErrFailedPrecondition. When it fails, what this
 // call made is undone.
 func (s *Sandbox) Setup(ctx context.Context, r SetupRequest) error {
-	if err := r.check(); err != nil {
+	if err := r.check(s.deps.Confidential); err != nil {
 		return fmt.Errorf("set up sandbox: %w", err)
 	}
 	if err := s.take(ctx); err != nil {
@@ -66,7 +76,7 @@ func (s *Sandbox) Setup(ctx context.Context, r SetupRequest) error {
 	}
 	var u undo
 	if !again {
-		err = s.firstSetup(r, &u)
+		err = s.firstSetup(ctx, r, &u)
 	}
 	if err == nil {
 		err = s.repeatable(ctx, r)
@@ -106,7 +116,17 @@ func (s *Sandbox) beginSetup(r SetupRequest) (again bool, err error) {
 	return s.ready, nil
 }
 
-func (s *Sandbox) firstSetup(r SetupRequest, u *undo) error {
+func (s *Sandbox) firstSetup(ctx context.Context, r SetupRequest, u *undo) error {
+	for i, m := range r.KernelModules { // they may bring what the rest needs
+		if err := s.deps.LoadModule(ctx, m); err != nil {
+			return fmt.Errorf("kernel_modules[%d]: %w", i, err)
+		}
+	}
+	hooks, err := s.findHooks(ctx, r.GuestHookPath)
+	if err != nil {
+		return err
+	}
+
 	if err := os.MkdirAll(s.deps.Run, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
@@ -119,7 +139,7 @@ func (s *Sandbox) firstSetup(r SetupRequest, u *undo) error {
 	}
 	u.push(func(context.Context) error { return s.unpinAll() })
 	s.mu.Lock()
-	s.shared.IPC, s.shared.UTS = ns.IPC, ns.UTS
+	s.shared.IPC, s.shared.UTS, s.hooks = ns.IPC, ns.UTS, hooks
 	s.id, s.host, s.ready = r.ID, r.Hostname, true
 	s.mu.Unlock()
 	return nil
@@ -145,7 +165,7 @@ func (s *Sandbox) repeatable(ctx context.Context, r SetupRequest) error {
 func (s *Sandbox) unpinAll() error {
 	s.mu.Lock()
 	ns := s.shared
-	s.shared, s.ready, s.pidFrom = ocispec.Shared{}, false, nil
+	s.shared, s.hooks, s.ready, s.pidFrom = ocispec.Shared{}, container.GuestHooks{}, false, nil
 	s.mu.Unlock()
 	if err := unpinShared(ns); err != nil {
 		return err

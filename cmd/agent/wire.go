@@ -18,6 +18,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
+	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/mount/storage"
 	"github.com/coffer-cc/coffer/rpc"
@@ -129,6 +130,10 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 		SetDNS: func(ctx context.Context, lines []string) error {
 			return network.SetDNS(ctx, network.DefaultDNSFiles(), lines)
 		},
+		LoadModule: func(ctx context.Context, m sandbox.KernelModule) error {
+			return guest.Modules{}.Load(ctx, m.Name, m.Parameters)
+		},
+		Confidential: tee.Present(tee.Drivers()),
 	})
 	machine := guest.New()
 	metrics := &guest.Metrics{Machine: machine}

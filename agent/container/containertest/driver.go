@@ -51,8 +51,9 @@ type Jail struct {
 	oom       func()
 }
 
-// Create registers the jail. Two with one id are refused.
-func (d *Driver) Create(_ context.Context, id string, spec *specs.Spec) (container.Jail, error) {
+// Create registers the jail. Two with one id are refused. Without namespaces
+// there is no moment for the hooks before the start, so they do not run.
+func (d *Driver) Create(_ context.Context, id string, spec *specs.Spec, _ []specs.Hook) (container.Jail, error) {
 	if d.FailCreate != nil {
 		if err := d.FailCreate(id, spec); err != nil {
 			return nil, err

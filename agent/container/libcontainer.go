@@ -96,7 +96,7 @@ type jail struct {
 	init    *specs.Process // what exec inherits from
 	dir     string
 	paths   map[string]string  // cgroup directory by v1 controller; by "" under v2
-	control cgroups.Manager    // for freezer and limits, never for statistics
+	control cgroups.Manager    // for limits, which Update alone sets
 	limits  *cgroups.Resources // what Update goes back to; used by Update alone
 }
 

@@ -106,12 +106,18 @@ func (j *jail) empty() error {
 	}
 }
 
+// Freeze makes a manager of its own each time: the manager notes the state, and a
+// kill has to thaw while a pause still waits for the kernel.
 func (j *jail) Freeze(frozen bool) error {
 	state := cgroups.Thawed
 	if frozen {
 		state = cgroups.Frozen
 	}
-	return j.control.Freeze(state)
+	freezer, err := newControl(j.config.Cgroups, j.paths)
+	if err != nil {
+		return err
+	}
+	return freezer.Freeze(state)
 }
 
 // Update writes the limits that r names and puts the former ones back when the

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // Process is the init of a container or a program that Exec started in it.
@@ -50,10 +52,33 @@ func (p *Process) ReadStderr(ctx context.Context, max int) ([]byte, error) {
 }
 
 // WriteStdin writes all of data, waiting while the process does not read. When
-// it fails it says how much went in. Kills and signals do not wait for it; it
-// ends with EPIPE when the process does.
+// it fails it says how much went in. Kills and signals do not wait for it. When
+// the process has ended it fails with ErrNotFound, which the host takes for the
+// end; a process that closed its stdin and lives on gives EPIPE.
 func (p *Process) WriteStdin(ctx context.Context, data []byte) (int, error) {
-	return p.stdin.write(ctx, data)
+	n, err := p.stdin.write(ctx, data)
+	if (errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EIO)) && p.isEnding(ctx) {
+		err = fmt.Errorf("write stdin: process has exited: %w", errdefs.ErrNotFound)
+	}
+	return n, err
+}
+
+// reapTime is how long after the end of its streams a process may show up as
+// exited.
+const reapTime = 100 * time.Millisecond
+
+// isEnding reports whether the process has exited, or does so at once: its
+// streams end before its exit code is known.
+func (p *Process) isEnding(ctx context.Context) bool {
+	late := time.NewTimer(reapTime)
+	defer late.Stop()
+	select {
+	case <-p.done:
+		return true
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	return p.hasExited()
 }
 
 // CloseStdin lets the process read the end of its input, after what was
@@ -67,12 +92,21 @@ func (p *Process) CloseStdin() error {
 }
 
 // Resize sets the size of the terminal. Without one it fails with
-// ErrUnavailable and the words "no tty", which the host knows.
+// ErrUnavailable and the words "no tty", which the host knows. As with Signal, a
+// process that has just exited counts as reached, until somebody has been told
+// its exit code; then it is ErrNotFound.
 func (p *Process) Resize(rows, cols uint16) error {
 	if !p.terminal {
 		return fmt.Errorf("no tty: %w", errdefs.ErrUnavailable)
 	}
-	if err := p.stdin.resize(rows, cols); err != nil {
+	err := p.stdin.resize(rows, cols)
+	if p.hasExited() {
+		if p.waited.Load() {
+			return fmt.Errorf("resize terminal: process has exited: %w", errdefs.ErrNotFound)
+		}
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("resize terminal: %w", err)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -178,8 +179,8 @@ func TestStalledWriter(t *testing.T) {
 	}
 	wait(t, p, 137)
 	for _, end := range []chan error{stalled, queued} {
-		if err := <-end; !errors.Is(err, unix.EPIPE) {
-			t.Errorf("stalled WriteStdin = %v, want EPIPE", err)
+		if err := <-end; !errdefs.IsNotFound(err) {
+			t.Errorf("stalled WriteStdin = %v, want not found", err)
 		}
 	}
 }
@@ -235,8 +236,44 @@ func TestTerminal(t *testing.T) {
 	if err := p.CloseStdin(); err != nil {
 		t.Errorf("CloseStdin after the end: %v", err)
 	}
-	if _, err := p.WriteStdin(patient(t), []byte("x")); !errors.Is(err, unix.EPIPE) {
-		t.Errorf("WriteStdin after the end = %v, want EPIPE", err)
+	if _, err := p.WriteStdin(patient(t), []byte("x")); !errdefs.IsNotFound(err) {
+		t.Errorf("WriteStdin after the end = %v, want not found", err)
+	}
+	if err := p.Resize(1, 1); !errdefs.IsNotFound(err) {
+		t.Errorf("Resize after the end = %v, want not found", err)
+	}
+}
+
+// Until its exit code was asked for, a process that has ended takes a size: the
+// shim may just send one. Its input is lost, and the caller is told.
+func TestEndedButNotWaitedFor(t *testing.T) {
+	for _, terminal := range []bool{true, false} {
+		sh := shell("exit 3")
+		sh.Terminal = terminal
+		c, _ := plain(t, sh, container.Options{})
+		p := start(t, c)
+		for ctx := patient(t); c.State() != container.StateStopped; runtime.Gosched() {
+			if ctx.Err() != nil {
+				t.Fatal("it does not end")
+			}
+		}
+		if _, err := p.WriteStdin(patient(t), []byte("x")); !errdefs.IsNotFound(err) {
+			t.Errorf("terminal %t: WriteStdin = %v, want not found", terminal, err)
+		}
+		if err := p.Resize(1, 1); terminal && err != nil {
+			t.Errorf("Resize = %v", err)
+		}
+		wait(t, p, 3)
+	}
+}
+
+// A process may close its input and live on.
+func TestInputThatNobodyReads(t *testing.T) {
+	c, _ := plain(t, shell("exec <&-; echo closed; exec sleep 100"), container.Options{})
+	p := start(t, c)
+	until(t, p.ReadStdout, "closed")
+	if _, err := p.WriteStdin(patient(t), []byte("x")); !errors.Is(err, unix.EPIPE) || errdefs.IsNotFound(err) {
+		t.Errorf("WriteStdin = %v, want EPIPE", err)
 	}
 }
 

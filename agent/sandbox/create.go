@@ -102,6 +102,7 @@ func (s *Sandbox) publish(ctx context.Context, b *build) error {
 		return err
 	}
 	b.e.c, b.e.bound, b.e.image, b.e.name, b.e.phase = b.c, b.bound, b.image, ocispec.Name(b.r.Spec), created
+	b.e.infra = ocispec.IsSandbox(b.r.Spec)
 	s.changedLocked()
 	return nil
 }

@@ -14,7 +14,8 @@ const maxOOMs = 64
 
 // NextOOM waits for a container in which the kernel killed a process for lack
 // of memory, and returns its id. Each container is reported once, to one
-// caller. The pod's own container is not reported. It returns an error only
+// caller. The pod's own container is not reported, one without a pod is, although
+// it has the id of its sandbox. It returns an error only
 // when ctx ends, also when the sandbox is destroyed meanwhile: the shim asks
 // again at once after an error, so an answer at shutdown would make it spin.
 func (s *Sandbox) NextOOM(ctx context.Context) (string, error) {
@@ -49,7 +50,7 @@ func (s *Sandbox) takeOOM() (id string, changed <-chan struct{}, watched []*entr
 		return id, nil, nil
 	}
 	for _, e := range s.entries {
-		if e.c == nil || e.reported || e.id == s.id {
+		if e.c == nil || e.reported || e.infra {
 			continue
 		}
 		if hasOOM(e) {
@@ -74,7 +75,7 @@ func hasOOM(e *entry) bool {
 func (s *Sandbox) keepOOM(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.reported || e.id == s.id || !hasOOM(e) || len(s.ooms) == maxOOMs {
+	if e.reported || e.infra || !hasOOM(e) || len(s.ooms) == maxOOMs {
 		return
 	}
 	e.reported = true

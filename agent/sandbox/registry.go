@@ -33,6 +33,7 @@ type entry struct {
 	bound    bool                 // the root is a bind mount of ours, which no storage will release
 	image    Image
 	name     string
+	infra    bool     // the pod's own container, as opposed to one alone in its sandbox
 	reported bool     // its memory kill was reported
 	removal  *removal // set when removing
 }

@@ -241,7 +241,10 @@ func TestNextOOM(t *testing.T) {
 			}
 		}
 	}()
-	for _, id := range []string{"pod1", "c1", "c2", "c3"} {
+	infra := f.request(t, "pod1")
+	infra.Spec.Annotations = map[string]string{"io.kubernetes.cri.container-type": "sandbox"}
+	f.create(t, infra)
+	for _, id := range []string{"c1", "c2", "c3"} {
 		f.create(t, f.request(t, id)) // while somebody waits
 	}
 	f.driver.Jail("pod1").OOM()
@@ -262,6 +265,21 @@ func TestNextOOM(t *testing.T) {
 	cancel()
 	if e := <-events; !errors.Is(e.err, context.Canceled) {
 		t.Errorf("got %+v", e)
+	}
+}
+
+// A container without a pod has the id of its sandbox.
+func TestOOMOfSingleContainer(t *testing.T) {
+	f := newFixture(t)
+	if err := f.Setup(t.Context(), SetupRequest{ID: "c1"}); err != nil {
+		t.Fatal(err)
+	}
+	f.create(t, f.request(t, "c1"))
+	f.driver.Jail("c1").OOM()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if id, err := f.NextOOM(ctx); id != "c1" || err != nil {
+		t.Errorf("got %q, %v", id, err)
 	}
 }
 

@@ -66,10 +66,9 @@ var differences = []difference{
 	{"", "ReadStderr", codes.NotFound, "the process never was", noProgram},
 	{"", "WaitProcess", codes.NotFound, "the process never was", noProgram},
 	{"", "StatsContainer", codes.InvalidArgument, "the container was removed before", removed},
-	{"remote-ctr-tty-mounts/c1", "TtyWinResize", codes.Internal, "sent when the process may have ended", nil},
+	{"remote-ctr-tty-mounts/c1", "TtyWinResize", codes.NotFound, "sent when the process may have ended", nil},
 	{"remote-ctr-tty-mounts/c1", "TtyWinResize", codes.Unavailable, "sent when the process may have ended", nil},
-	{"remote-ctr-tty-mounts/c1", "WriteStdin", codes.Internal, "sent when the process may have ended", nil},
-	{"remote-ctr-tty-mounts/c1", "WriteStdin", codes.Unavailable, "sent when the process may have ended", nil},
+	{"remote-ctr-tty-mounts/c1", "WriteStdin", codes.NotFound, "sent when the process may have ended", nil},
 	{"clh-mgmt-block-policy/g1", "", codes.Internal, "the new policy has no rules, so nothing is allowed any more", afterPolicy},
 	{"clh-mgmt-block-policy/g1", "", codes.Unknown, "the process could not be killed, so its streams ended with the connection", afterPolicy},
 }

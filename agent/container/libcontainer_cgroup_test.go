@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,11 +24,7 @@ func TestKillWithoutCgroupKill(t *testing.T) {
 		}
 		paths[controller] = dir
 	}
-	control, err := newControl(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
-	if err != nil {
-		t.Fatal(err)
-	}
-	j := &jail{paths: paths, control: control}
+	j := &jail{paths: paths, config: &configs.Config{Cgroups: &cgroups.Cgroup{Resources: &cgroups.Resources{}}}}
 	defer func() {
 		if err := cgroups.RemovePaths(paths); err != nil {
 			t.Error(err)

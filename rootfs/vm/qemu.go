@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,10 +16,11 @@ var baseWords = []string{"console=ttyS0", "quiet", "panic=-1", "cryptomgr.notest
 // machineArgs are the arguments that do not depend on helpers.
 func machineArgs(c Config, accelerator string) []string {
 	args := append(cpuArgs(accelerator),
-		"-machine", "q35", "-m", strconv.Itoa(c.Memory), "-smp", strconv.Itoa(c.CPUs),
+		"-machine", machine(c), "-m", memory(c), "-smp", processors(c),
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", c.Kernel, "-initrd", c.Initrd,
 		"-append", strings.Join(append(baseWords[:len(baseWords):len(baseWords)], c.Words...), " "))
+	args = append(args, c.Room.args()...)
 	for i, d := range c.Disks {
 		drive := fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,file=%s", i, escape(d.Path))
 		if d.ReadOnly {
@@ -42,6 +44,30 @@ func machineArgs(c Config, accelerator string) []string {
 		args = append(args, "-netdev", "user,id=net0,restrict="+restrict, "-device", device+slot(n.Slot))
 	}
 	return args
+}
+
+func machine(c Config) string {
+	name := cmp.Or(c.Machine, "q35")
+	if c.Room.Memory > 0 {
+		name += ",nvdimm=on"
+	}
+	return name
+}
+
+// processors sit in sockets of their own, as Kata has them: outside of known
+// hypervisors Linux lets none join a package that is in use.
+func processors(c Config) string {
+	most := c.CPUs + c.Room.CPUs
+	return fmt.Sprintf("%d,maxcpus=%d,sockets=%d,cores=1,threads=1", c.CPUs, most, most)
+}
+
+// memory leaves address space for what is plugged in later, each part aligned
+// to a gibibyte by QEMU.
+func memory(c Config) string {
+	if c.Room.Memory == 0 {
+		return strconv.Itoa(c.Memory)
+	}
+	return fmt.Sprintf("%d,slots=%d,maxmem=%dM", c.Memory, memorySlots, c.Memory+c.Room.Memory+memorySlots<<10)
 }
 
 // cpuArgs choose accelerator and processor. Without cx16: QEMU 7.2's TCG

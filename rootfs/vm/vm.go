@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -26,7 +27,13 @@ type Config struct {
 	Disks          []Disk
 	Shares         []Share
 	Network        *Network // nil for no network card
-	Transport      Transport
+	// Room is what can be plugged in while the machine runs.
+	Room Room
+	// Machine is QEMU's machine with its options; empty means q35.
+	Machine string
+	// Arguments of QEMU's go behind all others: devices of tests' own.
+	Arguments []string
+	Transport Transport
 	// VsockDevice is the vhost-device-vsock program, which Auto and VhostUser
 	// use; empty looks in PATH.
 	VsockDevice string
@@ -65,6 +72,9 @@ type VM struct {
 	dir         string
 	helpers     []*process
 	qemu        *process
+
+	mu      sync.Mutex // guards monitor
+	monitor *monitor   // nil until first used
 }
 
 // Start boots a machine and returns while its kernel starts. Use Dial and
@@ -108,6 +118,8 @@ func (v *VM) start(ctx context.Context, c Config) error {
 		args = append(args, sharedMemoryArgs(c.Memory)...)
 	}
 	args = append(append(args, vsock...), shares...)
+	args = append(args, "-qmp", "unix:"+escape(v.monitorPath())+",server=on,wait=off")
+	args = append(args, c.Arguments...)
 	v.qemu, err = startProcess(v.console, qemuProgram, args...)
 	return err
 }
@@ -146,6 +158,12 @@ func (v *VM) Stop() error {
 		if p != nil {
 			p.kill()
 		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.monitor != nil {
+		v.monitor.close()
+		v.monitor = nil
 	}
 	if err := os.RemoveAll(v.dir); err != nil {
 		return fmt.Errorf("remove vm directory: %w", err)

@@ -1,0 +1,64 @@
+package vmtest
+
+import (
+	"bytes"
+	"debug/elf"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/coffer-cc/coffer/rootfs/image"
+	"github.com/coffer-cc/coffer/rootfs/vm"
+)
+
+// A Variant is a guest image that holds more than the tree's own.
+type Variant struct {
+	Modules []string // kernel modules to load at boot, after the usual ones
+	Add     []image.Addition
+}
+
+// Build makes the image and returns a machine that boots from it.
+func (v Variant) Build(t testing.TB) vm.Config {
+	t.Helper()
+	b, err := prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := b.options
+	o.Modules = append(image.DefaultModules(), v.Modules...)
+	o.Add = v.Add
+	o.Out = t.TempDir()
+	if _, err := b.store.Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	return vm.Config{Kernel: filepath.Join(o.Out, "vmlinuz"), Initrd: filepath.Join(o.Out, "initrd.img")}
+}
+
+// hostProgram is a program of this machine at the same path of the guest, with
+// the libraries it is linked to.
+func hostProgram(t testing.TB, name string) []image.Addition {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := []image.Addition{{Source: path, Target: path}}
+	if f, err := elf.Open(path); err != nil {
+		t.Fatal(err)
+	} else if libraries, err := f.ImportedLibraries(); err != nil || len(libraries) == 0 {
+		return add
+	}
+	out, err := exec.Command("ldd", path).Output()
+	if err != nil {
+		t.Fatalf("ldd %s: %v", path, err)
+	}
+	for line := range bytes.Lines(out) {
+		for word := range strings.FieldsSeq(string(line)) {
+			if strings.HasPrefix(word, "/") {
+				add = append(add, image.Addition{Source: word, Target: word})
+			}
+		}
+	}
+	return add
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,8 +26,7 @@ const scriptEnv = "COFFER_TEST_SCRIPT"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == Role {
-		fmt.Println("agent", os.Args, os.Environ())
-		os.Exit(5)
+		playAgent()
 	}
 	if os.Getenv(mainEnv) != "" {
 		// A console of the real machine is nothing for a test to write on.
@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 		}
 		if err := unix.Mount("none", "/dev", "tmpfs", 0, ""); err != nil {
 			fmt.Println("hide /dev:", err)
+		}
+		if err := unix.Mknod("/dev/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+			fmt.Println("make /dev/null:", err)
 		}
 		if err := unix.Unmount("/proc", unix.MNT_DETACH); err != nil {
 			fmt.Println("hide /proc:", err)
@@ -69,6 +72,20 @@ func TestMain(m *testing.M) {
 // mayProtect tries on a process that does not matter.
 func mayProtect() bool {
 	return exec.Command("/bin/sh", "-c", "echo -1 >/proc/self/oom_score_adj").Run() == nil
+}
+
+// playAgent is the child of Main. What it does is told by the name of a file in
+// its directory, because its arguments and its environment are Main's.
+func playAgent() {
+	if _, err := os.Stat("panics"); err == nil {
+		panic("the agent's own reason")
+	}
+	if _, err := os.Stat("orphans"); err == nil {
+		makeOrphans()
+		os.Exit(0)
+	}
+	fmt.Println("agent", os.Args, os.Environ())
+	os.Exit(5)
 }
 
 func supervise(t *testing.T, script string) *exec.Cmd {
@@ -155,11 +172,20 @@ func TestAgentThatCannotStart(t *testing.T) {
 // Main runs in a pid and mount namespace without /proc, which is as near to the
 // guest as a test gets: the kernel hands orphans to this process, and takes its
 // power-off for the end of the namespace.
-func TestMainInNamespace(t *testing.T) {
+func mainInNamespace(t *testing.T, play string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("namespaces need root")
 	}
-	cmd := exec.Command("/proc/self/exe")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(cmd.Dir, play), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	cmd.Env = append(os.Environ(), mainEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
@@ -170,10 +196,24 @@ func TestMainInNamespace(t *testing.T) {
 		// reboot(2): a power-off in a pid namespace is SIGINT for its process 1.
 		t.Errorf("process 1 ended with %v, want SIGINT: %s", err, out)
 	}
-	if want := "agent [coffer-agent guest-agent] []\n"; !strings.Contains(string(out), want) {
-		t.Errorf("printed %q, want %q in it", out, want)
-	}
-	if want := "agent failed with exit status 5, powering off"; !strings.Contains(string(out), want) {
-		t.Errorf("printed %q, want %q in it", out, want)
+	return string(out)
+}
+
+func TestMainInNamespace(t *testing.T) {
+	for _, tc := range []struct {
+		play string
+		want []string
+	}{
+		{"ends", []string{"agent [coffer-agent guest-agent] []\n", "agent failed with exit status 5, powering off"}},
+		{"panics", []string{"panic: the agent's own reason", "agent failed with exit status 2, powering off"}},
+	} {
+		t.Run(tc.play, func(t *testing.T) {
+			out := mainInNamespace(t, tc.play)
+			for _, want := range tc.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("printed %q, want %q in it", out, want)
+				}
+			}
+		})
 	}
 }

@@ -18,6 +18,8 @@ GOTESTSUM := v1.13.0
 
 STATIC  := -s -w -extldflags "-static"
 STAMP   := -X main.version=$(VERSION)
+# The guest's clock never shows a time before its source was written.
+BUILT   := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 
 .PHONY: help
 help: ## list the targets
@@ -38,7 +40,7 @@ build: go deps agent ctl mkguest ## build the three binaries into bin/
 
 .PHONY: agent
 agent: go
-	CGO_ENABLED=1 go build -trimpath -ldflags '$(STATIC) $(STAMP)' -o $(BIN)/coffer-agent ./cmd/agent
+	CGO_ENABLED=1 go build -trimpath -ldflags '$(STATIC) $(STAMP) -X main.built=$(BUILT)' -o $(BIN)/coffer-agent ./cmd/agent
 
 .PHONY: ctl
 ctl: go

@@ -40,6 +40,7 @@ const (
 // the guest, so the gate has one.
 type gate struct {
 	policy policy.Engine
+	watch  watchdog
 
 	ids     atomic.Uint64
 	mu      sync.Mutex // guards the following
@@ -88,6 +89,7 @@ func (g *gate) call(ctx context.Context, k kind, req proto.Message, handler func
 	}
 	start := time.Now()
 	name := wire.Endpoint(req)
+	defer g.watch.begin(ctx, name)()
 	defer func() {
 		if p := recover(); p != nil {
 			slog.ErrorContext(ctx, "request panicked", "request", name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))

@@ -66,7 +66,10 @@ func New(d Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make ttRPC server: %w", err)
 	}
-	s := &Server{deps: d, gate: &gate{policy: d.Policy}, ttrpc: srv, limits: usualLimits(), closed: make(chan struct{})}
+	s := &Server{
+		deps: d, ttrpc: srv, limits: usualLimits(), closed: make(chan struct{}),
+		gate: &gate{policy: d.Policy, watch: watchdog{grace: graceTime, brief: briefTime}},
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	srv.RegisterService("grpc.AgentService", &ttrpc.ServiceDesc{Methods: s.agentMethods()})
 	srv.RegisterService("grpc.Health", &ttrpc.ServiceDesc{Methods: s.healthMethods()})

@@ -25,9 +25,9 @@ func baseMounts() []base {
 		{fstype: "proc", source: "proc", target: "/proc", flags: strict},
 		{fstype: "sysfs", source: "sysfs", target: "/sys", flags: strict},
 		{fstype: "devtmpfs", source: "dev", target: "/dev", flags: unix.MS_NOSUID, optional: true},
-		{fstype: "tmpfs", source: "tmpfs", target: "/dev/shm", flags: unix.MS_NOSUID | unix.MS_NODEV},
+		{fstype: "tmpfs", source: "tmpfs", target: "/dev/shm", flags: unix.MS_NOSUID | unix.MS_NODEV, data: shmBudget},
 		{fstype: "devpts", source: "devpts", target: "/dev/pts", flags: unix.MS_NOSUID | unix.MS_NOEXEC, data: "mode=0620,ptmxmode=0666"},
-		{fstype: "tmpfs", source: "tmpfs", target: "/run", flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=0755"},
+		{fstype: "tmpfs", source: "tmpfs", target: "/run", flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=0755," + runBudget},
 	}
 }
 

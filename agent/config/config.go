@@ -44,6 +44,9 @@ type Config struct {
 	// SkipSealedCheck accepts sealed secrets without looking at the signature.
 	SkipSealedCheck bool
 
+	// ClockFloor is a time that has passed for sure; the zero time says nothing.
+	ClockFloor time.Time
+
 	Trace   bool
 	DevMode bool // known for its name; it does nothing, as in the reference agent
 

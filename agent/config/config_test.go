@@ -226,6 +226,10 @@ func TestFile(t *testing.T) {
 		{"old spellings", "image_registry_auth = \"file:///run/peerpod/auth.json\"\nenable_signature_verification = false\naa_kbc_params = \"cc_kbc::http://k\"", "", func(c *Config) {
 			c.Image.CredentialsURI, c.KBC = "file:///run/peerpod/auth.json", KBC{Name: "cc_kbc", URL: "http://k"}
 		}},
+		{"floor of the clock", "clock_floor = 2026-01-02T03:04:05Z", "", func(c *Config) { c.ClockFloor = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }},
+		{"floor as text", "clock_floor = \"2026-01-02T03:04:05Z\"", "", func(c *Config) { c.ClockFloor = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }},
+		{"floor that is no time", "clock_floor = 7", "clock_floor: not a time", nil},
+		{"floor that is no time as text", "clock_floor = \"yesterday\"", "clock_floor: not a time", nil},
 		{"unknown key", everything, `unknown key "hotplug_timeout_x"`, nil},
 		{"unknown table", "[policies]\nx = 1", `unknown key "policies"`, nil},
 		{"unknown key in a table", "[image]\nwork_dirs = \"/x\"", `unknown key "image.work_dirs"`, nil},

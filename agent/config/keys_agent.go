@@ -15,6 +15,8 @@ func imageKeys() []Key {
 			Doc: "Vsock addresses that may connect. Empty is the host alone, which is 2."},
 		{File: "pause_bundle", Trust: Measured, value: str{at: func(c *Config) *string { return &c.PauseBundle }, check: isPath, is: "path"},
 			Doc: "Bundle of the pause container."},
+		{File: "clock_floor", AA: "clock_floor", Trust: Measured, value: moment{at: func(c *Config) *time.Time { return &c.ClockFloor }},
+			Doc: "The guest's clock never shows an earlier time, whatever the host says. The build of the agent is such a floor too."},
 		{File: "policy_file", Env: "KATA_AGENT_POLICY_FILE", Trust: Guarded, value: str{at: func(c *Config) *string { return &c.Policy.File }, check: isPath, is: "path"},
 			Doc: "Policy at boot, until initdata or the owner brings another one. Without any policy every call is denied."},
 		{Cmdline: configFileKey, Trust: Guarded, value: inert{is: "path"},

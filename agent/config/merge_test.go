@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -55,6 +56,7 @@ level = "debug"
 `
 
 const agentFile = `
+clock_floor = 2026-01-02T03:04:05Z
 [token_configs]
 [token_configs.coco_as]
 url = "http://127.0.0.1:8000"
@@ -74,6 +76,7 @@ func TestMerge(t *testing.T) {
 	want := with(func(c *Config) {
 		c.Attestation = Attestation{KBS: Endpoint{"http://kbs:8080", "CERT"}, KeyAlgorithm: "ECDH-ES+A256KW-P256",
 			ASURL: "http://127.0.0.1:8000", EventLog: EventLog{Enable: true, PCR: 16}}
+		c.ClockFloor = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 		c.KBC = KBC{"cc_kbc", "http://kbs:8080", "CERT"}
 		c.Credentials = []Credential{{"kbs:///default/a/b", "/run/confidential-containers/cdh/kbs/a/b"}}
 		c.SkipSealedCheck = true

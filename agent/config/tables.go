@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 )
 
 // Bounds of lists in files.
@@ -120,6 +121,37 @@ func (cids) tree(c *Config, v any) error {
 
 func (cids) show(*Config) string { return "" }
 func (cids) kind() string        { return "list of numbers" }
+
+// moment is a point in time, which a file writes as TOML does or as a string.
+type moment struct{ at func(*Config) *time.Time }
+
+func (m moment) text(c *Config, s string) error {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return malformed("not a time as in RFC 3339")
+	}
+	*m.at(c) = t
+	return nil
+}
+
+func (m moment) tree(c *Config, v any) error {
+	switch v := v.(type) {
+	case time.Time:
+		*m.at(c) = v
+		return nil
+	case string:
+		return m.text(c, v)
+	}
+	return malformed("not a time as in RFC 3339")
+}
+
+func (m moment) show(c *Config) string {
+	if m.at(c).IsZero() {
+		return ""
+	}
+	return m.at(c).Format(time.RFC3339)
+}
+func (moment) kind() string { return "time as in RFC 3339" }
 
 // allWord is the one word of a kernel parameter that means something here.
 type allWord struct{}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/coffer-cc/coffer/agent/clock"
 	"github.com/coffer-cc/coffer/agent/config"
 	"github.com/coffer-cc/coffer/agent/logging"
 	"github.com/coffer-cc/coffer/agent/network"
@@ -133,7 +134,7 @@ func newProcess(t *testing.T) (*process, context.CancelFunc) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{init: true, config: cfg}
+	p := &process{init: true, config: cfg, clock: clock.New()}
 	p.group, p.ctx = errgroup.WithContext(ctx)
 	var out io.Writer = io.Discard
 	if testing.Verbose() {

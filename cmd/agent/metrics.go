@@ -22,6 +22,7 @@ func (p *process) ownMetrics(g *graph) func(context.Context, *guest.Exposition) 
 		e.Sample(float64(p.report.Ignored))
 		e.Counter("coffer_log_lines_dropped", "Log lines lost because nobody took them")
 		e.Sample(float64(p.sink.Dropped()))
+		clockMetrics(e, p.clock.State())
 		g.guarded.metrics(e)
 	}
 }

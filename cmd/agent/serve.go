@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/agent/boot"
+	"github.com/coffer-cc/coffer/agent/clock"
 	"github.com/coffer-cc/coffer/agent/config"
 	"github.com/coffer-cc/coffer/agent/logging"
 	"github.com/coffer-cc/coffer/agent/network"
@@ -40,6 +41,7 @@ type process struct {
 	initdata []byte // the text of the owner's document, nil without one
 	report   config.Report
 	sink     *logging.Sink
+	clock    *clock.Keeper
 	group    *errgroup.Group // every loop of the program; the first to fail ends it
 	ctx      context.Context // of the loops
 }
@@ -53,6 +55,7 @@ func (p *process) run() error {
 	loops, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	p.group, p.ctx = errgroup.WithContext(loops)
+	p.clock = clock.New()
 	if err := p.configure(); err != nil {
 		return err
 	}
@@ -106,11 +109,17 @@ func (p *process) bootAndServe(ctx context.Context) error {
 	if err := p.boot(ctx, stack); err != nil {
 		return err
 	}
+	if err := p.keepClock(); err != nil {
+		return err
+	}
 	if err := p.openLogPort(ctx); err != nil {
 		return err
 	}
 	policy, err := p.adoptInitdata(ctx)
 	if err != nil {
+		return err
+	}
+	if err := errors.Join(p.keepClock(), p.followHost()); err != nil {
 		return err
 	}
 	g, err := p.build(ctx, finder, stack, policy)
@@ -159,6 +168,7 @@ func (p *process) serve(ctx context.Context, g *graph) error {
 		served <- err
 		return err
 	})
+	p.loop(g.server.Watch)
 	if err := p.openWorkload(ctx, g.guarded); err != nil {
 		return err
 	}

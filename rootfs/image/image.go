@@ -39,7 +39,7 @@ type Addition struct{ Source, Target string }
 func DefaultModules() []string {
 	return []string{
 		"vsock", "vmw_vsock_virtio_transport", "vsock_loopback",
-		"virtio_blk", "virtio_net",
+		"virtio_blk", "virtio_net", "virtio_rng",
 		// Without overlayfs each container start copies the agent to memory.
 		"overlay", "loop", "erofs", "squashfs",
 		"configfs", "tsm", "tdx_guest", "sev_guest",

@@ -39,7 +39,7 @@ func (b bootstrap) entropy(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the random number device: %w", err)
 	}
-	err = writeKnob(b.path(hwrngDir+"/rng_quality"), "0")
+	err = writeKnob(b.path(hwrngDir+"/rng_quality"), "0\n") // one byte alone is refused
 	if err != nil && !errors.Is(err, os.ErrNotExist) { // kernels before 6.1 give no credit by themselves
 		return fmt.Errorf("take credit from the random number device: %w", err)
 	}

@@ -16,8 +16,8 @@ func TestEntropy(t *testing.T) {
 		wantQuality           string
 		wantStirred           int
 	}{
-		{"virtio-rng", "virtio_rng.0\n", "1024\n", false, "0", hostSeed},
-		{"silent host", "virtio_rng.0\n", "1024\n", true, "0", 0},
+		{"virtio-rng", "virtio_rng.0\n", "1024\n", false, "0\n", hostSeed},
+		{"silent host", "virtio_rng.0\n", "1024\n", true, "0\n", 0},
 		{"old kernel", "virtio_rng.0\n", "", false, "", hostSeed},
 		{"no device chosen", "none\n", "1024\n", false, "1024\n", 0},
 		{"no framework", "", "", false, "", 0},

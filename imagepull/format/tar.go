@@ -64,10 +64,24 @@ func (x *extractor) all(ctx context.Context, r *tar.Reader) error {
 		if x.result.Entries++; x.result.Entries > x.limits.Entries {
 			return fmt.Errorf("layer of more than %d entries: %w", x.limits.Entries, errdefs.ErrResourceExhausted)
 		}
-		if err := x.entry(hdr, r); err != nil {
+		if err := x.entry(hdr, interruptible{ctx, r}); err != nil {
 			return err
 		}
 	}
+}
+
+// interruptible ends the writing of a file with ctx. The holes of a sparse file
+// come from no source that could be closed, and can take long.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i interruptible) Read(p []byte) (int, error) {
+	if err := i.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return i.r.Read(p)
 }
 
 // broken gives a class to what the archive's reader says.

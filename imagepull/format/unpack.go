@@ -22,7 +22,8 @@ import (
 // Layer is one layer to unpack.
 type Layer struct {
 	// R yields the layer as the registry has it, decrypted. Unpack closes it,
-	// early when it fails: Close must make a pending Read return.
+	// early when it fails or ctx ends: Close may be called during a Read, must
+	// make it return, and may be called again.
 	R io.ReadCloser
 	// Dir is an existing empty directory.
 	Dir string
@@ -91,9 +92,23 @@ type tarball struct {
 	decompress func(io.Reader, Limits) (io.ReadCloser, error) // nil for none
 }
 
-// Unpack implements Unpacker. Decompression runs in a goroutine of its own,
-// since it costs more than all the rest.
-func (t tarball) Unpack(ctx context.Context, l Layer) (res Result, err error) {
+// Unpack implements Unpacker.
+func (t tarball) Unpack(ctx context.Context, l Layer) (Result, error) {
+	// A source that stalls does not hold whoever gave up.
+	defer context.AfterFunc(ctx, func() { l.R.Close() })()
+	res, err := t.unpack(ctx, l)
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return res, fmt.Errorf("unpack layer: %w", err)
+	}
+	return res, nil
+}
+
+// unpack decompresses in a goroutine of its own, since that costs more than all
+// the rest.
+func (t tarball) unpack(ctx context.Context, l Layer) (res Result, err error) {
 	guard := &guard{in: l.R, limits: t.limits}
 	plain := ReadAhead(guard.count(t.open(guard)), nil)
 	defer func() {
@@ -103,19 +118,19 @@ func (t tarball) Unpack(ctx context.Context, l Layer) (res Result, err error) {
 	hash := l.DiffID.Algorithm().Hash()
 	stream := io.TeeReader(plain, hash)
 	if res, err = extract(ctx, stream, l.Dir, t.limits); err != nil {
-		return res, fmt.Errorf("unpack layer: %w", err)
+		return res, err
 	}
 	// What follows the archive belongs to the layer's digest, and the source
 	// tells only at its end whether it was the right one.
 	if _, err = io.Copy(io.Discard, stream); err == nil {
-		plain.Close()
+		plain.Close() // the goroutine is past its last read, since the end came through
 		_, err = io.Copy(io.Discard, l.R)
 	}
 	if err != nil {
-		return res, fmt.Errorf("unpack layer: %w", err)
+		return res, err
 	}
 	if got := digest.NewDigest(l.DiffID.Algorithm(), hash); got != l.DiffID {
-		return res, fmt.Errorf("unpack layer: content does not match diff id %s: %w", l.DiffID, errdefs.ErrDataLoss)
+		return res, fmt.Errorf("content does not match diff id %s: %w", l.DiffID, errdefs.ErrDataLoss)
 	}
 	res.Bytes = guard.out
 	return res, nil

@@ -34,6 +34,7 @@ type job struct {
 type pulled struct {
 	reference string
 	digest    string
+	index     string // digest of the index that the image was chosen from, or empty
 	config    v1.Image
 	keys      []store.Key // of the layers, bottom first
 	layers    []store.Layer
@@ -150,7 +151,7 @@ func (p *Puller) pull(ctx context.Context, j *job) (*pulled, error) {
 	defer layers.wipe()
 
 	j.progress.enter(PhaseFetch)
-	out := &pulled{reference: j.ref.String(), digest: img.Digest.String(), config: config}
+	out := &pulled{reference: j.ref.String(), digest: img.Digest.String(), index: img.IndexDigest.String(), config: config}
 	if err := p.layers(ctx, j, img, layers); err != nil {
 		return nil, err
 	}

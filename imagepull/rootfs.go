@@ -47,7 +47,8 @@ func (p *Puller) mount(ctx context.Context, img *pulled, owner string) (storage.
 		}
 	}
 	dir := p.ownerDir(owner)
-	r.image = storage.Image{Rootfs: filepath.Join(dir, "rootfs"), Reference: img.reference, ManifestDigest: img.digest, Config: img.config}
+	r.image = storage.Image{Rootfs: filepath.Join(dir, "rootfs"), Reference: img.reference,
+		ManifestDigest: img.digest, IndexDigest: img.index, Config: img.config}
 	if err := overlay(ctx, img, dir); err != nil {
 		return storage.Image{}, errors.Join(fmt.Errorf("mount %s: %w", img.reference, err), p.discard(ctx, r, owner))
 	}

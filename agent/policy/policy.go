@@ -77,6 +77,17 @@ func New() *Rego {
 // the same and genpolicy counts on it: a retry of the same call is judged by
 // the state that the first one left.
 func (r *Rego) Allow(ctx context.Context, endpoint string, input []byte) (Decision, error) {
+	return r.ask(ctx, endpoint, input, false)
+}
+
+// AllowUnlessRuled is Allow for a question that is this agent's own and that
+// policies made for other agents do not know: one without a rule of that name
+// allows. Without any policy the answer stays no.
+func (r *Rego) AllowUnlessRuled(ctx context.Context, rule string, input []byte) (Decision, error) {
+	return r.ask(ctx, rule, input, true)
+}
+
+func (r *Rego) ask(ctx context.Context, endpoint string, input []byte, optional bool) (Decision, error) {
 	if !isName(endpoint) {
 		return Decision{}, fmt.Errorf("policy: name of the request is malformed: %w", errdefs.ErrInvalidArgument)
 	}
@@ -92,6 +103,9 @@ func (r *Rego) Allow(ctx context.Context, endpoint string, input []byte) (Decisi
 	defer r.unlock()
 	if r.rules == nil {
 		return Decision{Reason: noPolicy}, nil
+	}
+	if optional && !r.rules.has(endpoint) {
+		return Decision{Allowed: true}, nil
 	}
 	d, err := r.rules.decide(ctx, endpoint, in)
 	if err != nil {

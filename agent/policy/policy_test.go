@@ -359,3 +359,35 @@ func BenchmarkAllow(b *testing.B) {
 		})
 	}
 }
+
+// A question of this agent's own is answered by policies that know it. Those
+// that do not are as good as before.
+func TestAllowUnlessRuled(t *testing.T) {
+	pod, err := os.ReadFile("testdata/pod.rego")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, rule     string
+		allowed, fails bool
+	}{
+		{"unknown", "", true, false},
+		{"true", "VerifiedImage := true", true, false},
+		{"default", "default VerifiedImage := false", false, false},
+		{"by input", `VerifiedImage { input.x == "y" }`, true, false},
+		{"no value", `VerifiedImage { input.x == "z" }`, false, true},
+		{"member of a value", "VerifiedImage.allowed := false", false, false},
+		{"longer name", "VerifiedImages := false", true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := load(t, string(pod)+"\n"+tc.rule+"\n")
+			d, err := r.AllowUnlessRuled(t.Context(), "VerifiedImage", []byte(`{"x":"y"}`))
+			if d.Allowed != tc.allowed || (err != nil) != tc.fails {
+				t.Errorf("%+v, %v", d, err)
+			}
+		})
+	}
+	if d, err := New().AllowUnlessRuled(t.Context(), "VerifiedImage", []byte("{}")); d.Allowed || err != nil {
+		t.Errorf("without a policy: %+v, %v", d, err)
+	}
+}

@@ -128,7 +128,7 @@ func (p *rules) query(name string) ast.Body {
 	if q, ok := p.queries[name]; ok {
 		return q
 	}
-	ref := ast.Ref{ast.DefaultRootDocument, ast.StringTerm(fileName), ast.StringTerm(name)}
+	ref := refTo(name)
 	q := ast.NewBody(ast.Equality.Expr(ast.NewTerm(resultVar), ast.NewTerm(ref)))
 	if len(p.queries) < maxQueries {
 		p.queries[name] = q
@@ -137,6 +137,14 @@ func (p *rules) query(name string) ast.Body {
 }
 
 const maxQueries = 256
+
+func refTo(name string) ast.Ref {
+	return ast.Ref{ast.DefaultRootDocument, ast.StringTerm(fileName), ast.StringTerm(name)}
+}
+
+// has tells whether the policy has a rule of that name, be it a default alone
+// or one that gives only a member of the value.
+func (p *rules) has(name string) bool { return len(p.compiler.GetRulesWithPrefix(refTo(name))) > 0 }
 
 // parseInput checks that input is a JSON object and leaves the conversion of
 // each field to the moment a rule looks at it. Writes carry their data as one

@@ -117,12 +117,14 @@ type build struct {
 	volumes []storage.Volume
 	bound   bool // the root was bound here and is no storage's
 	image   Image
+	pulled  *storage.Image // nil for a root file system of another kind
 	c       *container.Container
 }
 
 func (b *build) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.editSpec, b.mountRoot, b.makeContainer, b.shareMounts,
+		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.judgeImage,
+		b.editSpec, b.mountRoot, b.makeContainer, b.shareMounts,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -337,3 +337,45 @@ func TestManyLives(t *testing.T) {
 		t.Errorf("%d containers are left", n)
 	}
 }
+
+// judge refuses images and remembers what it was asked.
+type judge struct {
+	asked []ImageFacts
+	err   error
+}
+
+func (j *judge) Judge(_ context.Context, f ImageFacts) error {
+	j.asked = append(j.asked, f)
+	return j.err
+}
+
+// The image that was pulled is judged with what will run of it; a refusal takes
+// the container back with all that was made for it.
+func TestImageIsJudged(t *testing.T) {
+	f := newFixture(t)
+	j := &judge{err: errdefs.ErrPermissionDenied}
+	f.deps.Images = j
+	img := &storage.Image{Reference: "app", ManifestDigest: "sha256:1", Config: v1.Image{Config: v1.ImageConfig{Entrypoint: []string{"sleep", "1000"}}}}
+	pull := func(id string) CreateRequest {
+		r := f.request(t, id)
+		img.Rootfs = r.Spec.Root.Path
+		f.storages.roots = map[string]storage.Volume{"app": guestRoot{volume{filepath.Join(f.run, id, "rootfs")}, img, nil}}
+		r.Spec.Process.Args = nil
+		return r.with("app")
+	}
+	if err := f.Create(t.Context(), pull("c1")); !errdefs.IsPermissionDenied(err) {
+		t.Fatalf("got %v", err)
+	}
+	if got := f.storages.owners(); len(got) != 0 {
+		t.Errorf("storages are held by %v", got)
+	}
+	f.clean(t, f.run)
+	if len(j.asked) != 1 || j.asked[0].ContainerID != "c1" || j.asked[0].Image.ManifestDigest != "sha256:1" || !slices.Equal(j.asked[0].Process.Args, []string{"sleep", "1000"}) {
+		t.Errorf("asked about %+v", j.asked)
+	}
+	j.err = nil
+	f.create(t, f.request(t, "c2")) // no image, no question
+	if len(j.asked) != 1 {
+		t.Errorf("asked about %+v", j.asked)
+	}
+}

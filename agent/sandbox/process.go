@@ -34,6 +34,7 @@ func (b *build) chooseProcess(context.Context) error {
 	if !ok {
 		return fmt.Errorf("root file system is neither an image nor the pause bundle: %w", errdefs.ErrInvalidArgument)
 	}
+	b.pulled = &img
 	b.image = Image{Reference: img.Reference, Digest: img.ManifestDigest}
 	if ocispec.ApplyImage(b.r.Spec, img.Config.Config) {
 		if err := resolveUser(b.r.Spec.Process, img.Rootfs); err != nil {
@@ -41,6 +42,29 @@ func (b *build) chooseProcess(context.Context) error {
 		}
 	}
 	return requireArgs(b.r.Spec)
+}
+
+// ImageRules decides whether a container may be made of the image that was
+// pulled for it. An error refuses.
+type ImageRules interface {
+	Judge(ctx context.Context, f ImageFacts) error
+}
+
+// ImageFacts are what the guest itself knows about an image and what is made of
+// it: all of it was verified, nothing is the host's word alone.
+type ImageFacts struct {
+	ContainerID string
+	Image       storage.Image
+	Process     *specs.Process // as it will run; not to be changed
+}
+
+// judgeImage asks about the image when all is known about it, and before
+// anything of it can run. A refusal lets go of the image as any failure does.
+func (b *build) judgeImage(ctx context.Context) error {
+	if b.pulled == nil || b.s.deps.Images == nil {
+		return nil
+	}
+	return b.s.deps.Images.Judge(ctx, ImageFacts{ContainerID: b.e.id, Image: *b.pulled, Process: b.r.Spec.Process})
 }
 
 // resolveUser turns the user that the image names into numbers.

@@ -39,6 +39,7 @@ type Deps struct {
 	Containers container.Driver
 	Options    container.Options // for every container
 	Storage    Storages
+	Images     ImageRules                                      // nil asks nobody
 	Devices    devices.Finder                                  // nil when nothing can be plugged in
 	SetDNS     func(ctx context.Context, lines []string) error // called by Setup, with at least one line
 	LoadModule func(ctx context.Context, m KernelModule) error // called by Setup for what the host names

@@ -126,6 +126,7 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),
 		Options:    container.Options{PipeSize: p.config.Container.PipeSize},
 		Storage:    storage.NewManager(deps, handlers),
+		Images:     imageRules{engine},
 		Devices:    finder,
 		SetDNS: func(ctx context.Context, lines []string) error {
 			return network.SetDNS(ctx, network.DefaultDNSFiles(), lines)

@@ -141,3 +141,14 @@ func TestUnpackEndsWithItsContext(t *testing.T) {
 		}
 	}
 }
+
+// Closing the source may end the caller's own context. What was wrong counts.
+func TestUnpackTellsWhatWasFirst(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	l := NewLayer(t, Plain, File("../x", ""))
+	_, err := format.Unpackers(format.Limits{})[l.MediaType].Unpack(ctx, format.Layer{
+		R: format.ReadAhead(io.NopCloser(bytes.NewReader(l.Blob)), cancel), Dir: t.TempDir(), DiffID: l.DiffID})
+	if !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -92,28 +92,23 @@ type tarball struct {
 	decompress func(io.Reader, Limits) (io.ReadCloser, error) // nil for none
 }
 
-// Unpack implements Unpacker.
-func (t tarball) Unpack(ctx context.Context, l Layer) (Result, error) {
-	// A source that stalls does not hold whoever gave up.
-	defer context.AfterFunc(ctx, func() { l.R.Close() })()
-	res, err := t.unpack(ctx, l)
-	if err != nil && ctx.Err() != nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		return res, fmt.Errorf("unpack layer: %w", err)
-	}
-	return res, nil
-}
-
-// unpack decompresses in a goroutine of its own, since that costs more than all
-// the rest.
-func (t tarball) unpack(ctx context.Context, l Layer) (res Result, err error) {
+// Unpack implements Unpacker. Decompression runs in a goroutine of its own,
+// since it costs more than all the rest.
+func (t tarball) Unpack(ctx context.Context, l Layer) (res Result, err error) {
 	guard := &guard{in: l.R, limits: t.limits}
 	plain := ReadAhead(guard.count(t.open(guard)), nil)
+	// A source that stalls does not hold whoever gave up.
+	stop := context.AfterFunc(ctx, func() { l.R.Close() })
 	defer func() {
+		ended := !stop()
 		l.R.Close() // first: it ends the read that the goroutine may be in
 		plain.Close()
+		if err != nil && ended {
+			err = ctx.Err() // what closing R has caused says less
+		}
+		if err != nil {
+			err = fmt.Errorf("unpack layer: %w", err)
+		}
 	}()
 	hash := l.DiffID.Algorithm().Hash()
 	stream := io.TeeReader(plain, hash)

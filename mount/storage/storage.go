@@ -67,6 +67,7 @@ type Image struct {
 	Rootfs         string // an absolute path, mounted and writable
 	Reference      string // what was asked for
 	ManifestDigest string // what was verified
+	IndexDigest    string // of the index that lists the manifest; empty when the reference named it directly
 	Config         v1.Image
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -94,6 +95,9 @@ func (s *Sandbox) openRoot(path string, bundle mount.Place) (*os.File, error) {
 	place, err := mount.At(s.deps.Run, path)
 	if err != nil {
 		return nil, err
+	}
+	if part, _, _ := strings.Cut(place.Rel(), "/"); slices.Contains(s.deps.Reserved, part) {
+		return nil, fmt.Errorf("%s is reserved: %w", path, errdefs.ErrPermissionDenied)
 	}
 	if place == bundle {
 		return nil, fmt.Errorf("no storage was mounted on %s: %w", path, errdefs.ErrInvalidArgument)

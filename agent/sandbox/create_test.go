@@ -87,11 +87,17 @@ func TestCreateRefuses(t *testing.T) {
 		"dots":           func(r *CreateRequest) { r.ID = "../c1" },
 		"dot":            func(r *CreateRequest) { r.ID = ".c" },
 		"long id":        func(r *CreateRequest) { r.ID = strings.Repeat("c", 129) },
+		"id of others":   func(r *CreateRequest) { r.ID = "shared" },
+		"id of images":   func(r *CreateRequest) { r.ID = "image" },
 		"root elsewhere": func(r *CreateRequest) { r.Spec.Root.Path = "/etc" },
 		"root above":     func(r *CreateRequest) { r.Spec.Root.Path = f.run + "/../run/shared" },
 		"root relative":  func(r *CreateRequest) { r.Spec.Root.Path = "rootfs" },
 		"root nobody mounted": func(r *CreateRequest) {
 			r.Spec.Root.Path = filepath.Join(f.run, "c1", "rootfs")
+		},
+		"root in images": func(r *CreateRequest) {
+			r.Spec.Root.Path = filepath.Join(f.run, "image", "layers", "1")
+			os.MkdirAll(r.Spec.Root.Path, 0o755)
 		},
 		"devices": func(r *CreateRequest) { r.Devices = []devices.Device{{ID: "02", Type: "blk", ContainerPath: "/dev/x"}} },
 	} {
@@ -99,7 +105,8 @@ func TestCreateRefuses(t *testing.T) {
 			r := f.request(t, "c1")
 			change(&r)
 			err := f.Create(t.Context(), r)
-			if !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) {
+			os.RemoveAll(filepath.Join(f.run, "image"))
+			if !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) && !errdefs.IsPermissionDenied(err) {
 				t.Errorf("got %v", err)
 			}
 			f.clean(t, f.run)

@@ -146,7 +146,7 @@ func newFixture(t *testing.T) *fixture {
 		run: filepath.Join(dir, "run"),
 	}
 	f.Sandbox = New(Deps{
-		Containers: f.driver, Storage: f.storages, Run: f.run, Namespaces: filepath.Join(dir, "ns"),
+		Containers: f.driver, Storage: f.storages, Run: f.run, Reserved: []string{"image"}, Namespaces: filepath.Join(dir, "ns"),
 		SetDNS: func(_ context.Context, lines []string) error {
 			f.storages.dns = append(f.storages.dns, lines)
 			return nil

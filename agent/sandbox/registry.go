@@ -71,6 +71,10 @@ func (s *Sandbox) reserve(ctx context.Context, id string) (context.Context, *ent
 	if err := s.usableLocked(); err != nil {
 		return nil, nil, err
 	}
+	if id == "shared" || id == "sandbox" || slices.Contains(s.deps.Reserved, id) {
+		// Its bundle would be a directory that others use, and would be removed.
+		return nil, nil, fmt.Errorf("container_id %q is reserved: %w", id, errdefs.ErrInvalidArgument)
+	}
 	if e, taken := s.entries[id]; taken {
 		state := map[phase]string{creating: "being created", created: "there", removing: "being removed"}[e.phase]
 		return nil, nil, fmt.Errorf("container %s is already %s: %w", id, state, errdefs.ErrAlreadyExists)

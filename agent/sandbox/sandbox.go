@@ -48,7 +48,10 @@ type Deps struct {
 	// says.
 	Confidential bool
 	Run          string // ocispec.Base when empty
-	Namespaces   string // where shared namespaces are pinned; ocispec.NamespacesDir when empty
+	// Reserved are the names directly below Run that are the guest's alone: no
+	// container has such an id or a root below.
+	Reserved   []string
+	Namespaces string // where shared namespaces are pinned; ocispec.NamespacesDir when empty
 }
 
 // Sandbox is one pod. Its methods may be called at any time from several

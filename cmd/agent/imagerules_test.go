@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,5 +121,22 @@ func TestImageRule(t *testing.T) {
 	}
 	if err := (imageRules{policy.New()}).Judge(t.Context(), facts()); !errdefs.IsPermissionDenied(err) {
 		t.Errorf("without a policy: %v", err)
+	}
+}
+
+func TestReserved(t *testing.T) {
+	for dir, want := range map[string][]string{
+		"":                                 {"image"},
+		"/run/kata-containers/image":       {"image"},
+		"/run/kata-containers/image/deep":  {"image"},
+		"/run/kata-containers/store":       {"image", "store"},
+		"/run/kata-containers/store/deep/": {"image", "store"},
+		"/run/elsewhere":                   {"image"},
+		"/run":                             nil, // would hold all that the host mounts
+		"/run/kata-containers":             nil,
+	} {
+		if got, err := reservedFor(dir); !slices.Equal(got, want) || (err != nil) != (want == nil) {
+			t.Errorf("%q: %q, %v", dir, got, err)
+		}
 	}
 }

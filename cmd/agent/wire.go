@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
 	"github.com/coffer-cc/coffer/evidence/tee"
+	"github.com/coffer-cc/coffer/imagepull"
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/mount/storage"
 	"github.com/coffer-cc/coffer/rpc"
@@ -116,17 +119,21 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 	if slices.Contains(p.config.Server.PeerCIDs, loopbackCID) {
 		g.peers = append(g.peers, socket.WithLoopback())
 	}
-	var err error
+	reserved, err := reservedFor(p.config.Image.WorkDir)
+	if err != nil {
+		return nil, err
+	}
 	if g.guarded, err = p.guard(ctx); err != nil {
 		return nil, err
 	}
-	deps := storage.Deps{Devices: finder, PauseBundle: p.config.PauseBundle, Images: g.guarded.images}
+	deps := storage.Deps{Devices: finder, PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved}
 	handlers := storage.Handlers(deps)
 	g.sandbox = sandbox.New(sandbox.Deps{
 		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),
 		Options:    container.Options{PipeSize: p.config.Container.PipeSize},
 		Storage:    storage.NewManager(deps, handlers),
 		Images:     imageRules{engine},
+		Reserved:   reserved,
 		Devices:    finder,
 		SetDNS: func(ctx context.Context, lines []string) error {
 			return network.SetDNS(ctx, network.DefaultDNSFiles(), lines)
@@ -149,6 +156,21 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 	})
 	metrics.Extra = append(metrics.Extra, p.ownMetrics(g))
 	return g, err
+}
+
+// reservedFor returns the names below the run directory where the host may put
+// nothing, because images are kept there.
+func reservedFor(workDir string) ([]string, error) {
+	out := []string{filepath.Base(imagepull.DefaultWorkDir)}
+	above, err := filepath.Rel(workDir, storage.DefaultRoot)
+	if err == nil && filepath.IsLocal(above) {
+		return nil, fmt.Errorf("image.work_dir: %s holds what the host mounts: %w", workDir, errdefs.ErrInvalidArgument)
+	}
+	below, err := filepath.Rel(storage.DefaultRoot, workDir)
+	if name, _, _ := strings.Cut(below, "/"); err == nil && filepath.IsLocal(below) && name != out[0] {
+		out = append(out, name)
+	}
+	return out, nil
 }
 
 // loopbackCID is the address of vsock peers inside the guest.

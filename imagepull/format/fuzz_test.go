@@ -69,7 +69,7 @@ func FuzzGzip(f *testing.F) {
 		f.Skip("owners need root")
 	}
 	f.Fuzz(func(t *testing.T, blob []byte) {
-		want, wantErr := []byte(nil), error(nil)
+		var want []byte
 		z, wantErr := stdgzip.NewReader(bytes.NewReader(blob))
 		if wantErr == nil {
 			want, wantErr = io.ReadAll(io.LimitReader(z, tiny.Bytes+1))

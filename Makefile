@@ -69,6 +69,11 @@ lint: go $(TOOLS)/golangci-lint ## vet and lint the tree
 fmt: go ## format the Go files
 	gofmt -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
 
+FUZZTIME ?= 60s
+.PHONY: fuzz
+fuzz: go deps ## run every fuzz target for FUZZTIME, a minute each
+	.ci/fuzz $(FUZZTIME)
+
 .PHONY: bench
 bench: build ## run the Go benchmarks (root)
 	go test -run '^$$' -bench . -benchtime 20x ./agent/... ./evidence/... ./imagepull/... ./mount/... ./rpc/...

@@ -17,15 +17,11 @@ import (
 )
 
 func (s *Server) execProcess(ctx context.Context, r *agentpb.ExecProcessRequest) (*emptypb.Empty, error) {
-	c, err := s.deps.Sandbox.Container(r.GetContainerId())
-	if err != nil {
-		return nil, err
-	}
 	p, err := wire.Process(r.GetProcess())
 	if err != nil {
 		return nil, err
 	}
-	return empty, c.Exec(ctx, r.GetExecId(), p)
+	return empty, s.deps.Sandbox.Exec(ctx, r.GetContainerId(), r.GetExecId(), p)
 }
 
 func (s *Server) signalProcess(ctx context.Context, r *agentpb.SignalProcessRequest) (*emptypb.Empty, error) {

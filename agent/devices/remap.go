@@ -8,25 +8,39 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-const block = "b"
+// Kinds of devices as a spec writes them.
+const (
+	block = "b"
+	char  = "c"
+)
 
-// change is a number of the host, the guest's number in its place, and the
+// vfioContainer is the node that every user of a VFIO group opens first. Its
+// number is the same on all machines.
+const vfioContainer = "/dev/vfio/vfio"
+
+// change is a number of the host, the guest's node in its place, and the
 // cgroup access that the rules about it grant.
 type change struct {
-	host, guest number
-	access      string
+	host   number
+	guest  node
+	access string
 }
 
 // remap edits the section for the devices found, by container path.
-func remap(linux *specs.Linux, found map[string]number) error {
+func remap(linux *specs.Linux, found map[string]node) error {
 	changes, err := plan(linux.Devices, found)
 	if err != nil {
 		return err
 	}
 	for i := range linux.Devices {
 		d := &linux.Devices[i]
-		if n, ok := found[d.Path]; ok {
-			d.Major, d.Minor = n.major, n.minor
+		n, ok := found[d.Path]
+		if !ok {
+			continue
+		}
+		d.Major, d.Minor = n.major, n.minor
+		if n.path != "" {
+			d.Path = n.path
 		}
 	}
 	if linux.Resources == nil {
@@ -36,12 +50,13 @@ func remap(linux *specs.Linux, found map[string]number) error {
 	for _, c := range changes {
 		linux.Resources.Devices = append(linux.Resources.Devices, allow(c))
 	}
+	allowVFIO(linux, changes)
 	return nil
 }
 
 // plan pairs the devices found with those of the spec, in the spec's order. One
 // number of the host cannot become two of the guest.
-func plan(ds []specs.LinuxDevice, found map[string]number) ([]*change, error) {
+func plan(ds []specs.LinuxDevice, found map[string]node) ([]*change, error) {
 	changes := make([]*change, 0, len(found))
 	missing := make(map[string]bool, len(found))
 	for p := range found {
@@ -52,12 +67,12 @@ func plan(ds []specs.LinuxDevice, found map[string]number) ([]*change, error) {
 		if !ok {
 			continue
 		}
-		if d.Type != block || !missing[d.Path] {
-			return nil, fmt.Errorf("device %.200q of the spec is no block device, or named twice: %w", d.Path, errdefs.ErrInvalidArgument)
+		if d.Type != n.kind || !missing[d.Path] {
+			return nil, fmt.Errorf("device %.200q of the spec is not of the kind %s, or named twice: %w", d.Path, n.kind, errdefs.ErrInvalidArgument)
 		}
 		delete(missing, d.Path)
 		host := number{d.Major, d.Minor}
-		if about(changes, host) != nil {
+		if about(changes, n.kind, host) != nil {
 			return nil, fmt.Errorf("two devices with the host's number %d:%d: %w", d.Major, d.Minor, errdefs.ErrInvalidArgument)
 		}
 		changes = append(changes, &change{host: host, guest: n})
@@ -69,9 +84,9 @@ func plan(ds []specs.LinuxDevice, found map[string]number) ([]*change, error) {
 }
 
 // about returns the change of a host number, or nil.
-func about(changes []*change, host number) *change {
+func about(changes []*change, kind string, host number) *change {
 	for _, c := range changes {
-		if c.host == host {
+		if c.guest.kind == kind && c.host == host {
 			return c
 		}
 	}
@@ -83,10 +98,10 @@ func about(changes []*change, host number) *change {
 func rewrite(rules []specs.LinuxDeviceCgroup, changes []*change) {
 	for i := range rules {
 		r := &rules[i]
-		if r.Type != block || r.Major == nil || r.Minor == nil {
+		if r.Major == nil || r.Minor == nil {
 			continue
 		}
-		c := about(changes, number{*r.Major, *r.Minor})
+		c := about(changes, r.Type, number{*r.Major, *r.Minor})
 		if c == nil {
 			continue
 		}
@@ -106,5 +121,20 @@ func allow(c *change) specs.LinuxDeviceCgroup {
 			access += letter
 		}
 	}
-	return specs.LinuxDeviceCgroup{Allow: true, Type: block, Major: new(c.guest.major), Minor: new(c.guest.minor), Access: access}
+	return specs.LinuxDeviceCgroup{Allow: true, Type: c.guest.kind, Major: new(c.guest.major), Minor: new(c.guest.minor), Access: access}
+}
+
+// allowVFIO lets a container that got a VFIO group use the node that leads to
+// it. Shims drop the spec's own rules, so that none would be left for it.
+func allowVFIO(linux *specs.Linux, changes []*change) {
+	group := false
+	for _, c := range changes {
+		group = group || strings.HasPrefix(c.guest.path, "/dev/vfio/")
+	}
+	for _, d := range linux.Devices {
+		if group && d.Path == vfioContainer && d.Type == char {
+			linux.Resources.Devices = append(linux.Resources.Devices,
+				specs.LinuxDeviceCgroup{Allow: true, Type: char, Major: new(int64(10)), Minor: new(int64(196)), Access: "rwm"})
+		}
+	}
 }

@@ -101,7 +101,7 @@ func (s *Sandbox) publish(ctx context.Context, b *build) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b.e.c, b.e.bound, b.e.image, b.e.name, b.e.phase = b.c, b.bound, b.image, ocispec.Name(b.r.Spec), created
+	b.e.c, b.e.bound, b.e.image, b.e.name, b.e.pci, b.e.phase = b.c, b.bound, b.image, ocispec.Name(b.r.Spec), b.pci, created
 	b.e.infra = ocispec.IsSandbox(b.r.Spec)
 	s.changedLocked()
 	return nil
@@ -118,12 +118,13 @@ type build struct {
 	bound   bool // the root was bound here and is no storage's
 	image   Image
 	pulled  *storage.Image // nil for a root file system of another kind
+	pci     devices.Addresses
 	c       *container.Container
 }
 
 func (b *build) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.judgeImage,
+		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.judgeImage, b.injectDevices,
 		b.editSpec, b.mountRoot, b.makeContainer, b.shareMounts,
 	} {
 		if err := ctx.Err(); err != nil {
@@ -160,7 +161,16 @@ func (b *build) applyDevices(ctx context.Context) error {
 	if len(b.r.Devices) > 0 && b.s.deps.Devices == nil {
 		return fmt.Errorf("devices: this guest finds none: %w", errdefs.ErrNotImplemented)
 	}
-	return devices.Apply(ctx, b.r.Spec, b.r.Devices, b.s.deps.Devices)
+	pci, err := devices.Apply(ctx, b.r.Spec, b.r.Devices, b.s.deps.Devices)
+	b.pci = pci
+	return err
+}
+
+// injectDevices comes when the process is settled, whose environment may ask
+// for devices and name them.
+func (b *build) injectDevices(ctx context.Context) error {
+	b.r.Spec.Process.Env = b.pci.Translate(b.r.Spec.Process.Env)
+	return b.s.deps.CDI.Inject(ctx, b.r.Spec)
 }
 
 func (b *build) editSpec(context.Context) error {

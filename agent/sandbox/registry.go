@@ -6,8 +6,10 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/coffer-cc/coffer/agent/container"
+	"github.com/coffer-cc/coffer/agent/devices"
 )
 
 // phase is where an entry is in its life. Illegal moves are not possible: only
@@ -33,9 +35,10 @@ type entry struct {
 	bound    bool                 // the root is a bind mount of ours, which no storage will release
 	image    Image
 	name     string
-	infra    bool     // the pod's own container, as opposed to one alone in its sandbox
-	reported bool     // its memory kill was reported
-	removal  *removal // set when removing
+	pci      devices.Addresses // of its PCI functions, for the environment of what runs in it
+	infra    bool              // the pod's own container, as opposed to one alone in its sandbox
+	reported bool              // its memory kill was reported
+	removal  *removal          // set when removing
 }
 
 // errRemoved is the cause when Create is cut short.
@@ -134,6 +137,25 @@ func (s *Sandbox) Process(cid, execID string) (*container.Process, error) {
 		return nil, err
 	}
 	return c.Process(execID)
+}
+
+// Exec runs a program in a container that is ready for calls; see
+// container.Container.Exec.
+func (s *Sandbox) Exec(ctx context.Context, cid, execID string, p *specs.Process) error {
+	c, err := s.Container(cid)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		s.mu.Lock()
+		pci := devices.Addresses(nil)
+		if e := s.entries[cid]; e != nil {
+			pci = e.pci
+		}
+		s.mu.Unlock()
+		p.Env = pci.Translate(p.Env)
+	}
+	return c.Exec(ctx, execID, p)
 }
 
 // ContainerInfo is one line of a listing.

@@ -23,6 +23,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/container"
 	"github.com/coffer-cc/coffer/agent/devices"
 	"github.com/coffer-cc/coffer/agent/ocispec"
+	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/mount/storage"
 )
 
@@ -39,8 +40,9 @@ type Deps struct {
 	Containers container.Driver
 	Options    container.Options // for every container
 	Storage    Storages
-	Images     ImageRules                                      // nil asks nobody
-	Devices    devices.Finder                                  // nil when nothing can be plugged in
+	Images     ImageRules     // nil asks nobody
+	Devices    *device.Finder // nil when nothing can be plugged in
+	CDI        devices.CDI
 	SetDNS     func(ctx context.Context, lines []string) error // called by Setup, with at least one line
 	LoadModule func(ctx context.Context, m KernelModule) error // called by Setup for what the host names
 	// Confidential guests, those on a TEE, take no code from the host: guest

@@ -60,6 +60,7 @@ var edge = map[string][]string{
 		"imagepull/encrypt",   // not linked into the agent
 	},
 	"github.com/vishvananda/netlink": {"agent/network"},
+	"tags.cncf.io":                   {"agent/devices"},
 	"github.com/mdlayher/vsock":      {"rpc/socket"},
 	"github.com/containerd/ttrpc": {
 		"rpc",

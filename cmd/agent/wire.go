@@ -15,6 +15,7 @@ import (
 
 	"github.com/coffer-cc/coffer/agent/config"
 	"github.com/coffer-cc/coffer/agent/container"
+	"github.com/coffer-cc/coffer/agent/devices"
 	"github.com/coffer-cc/coffer/agent/guest"
 	"github.com/coffer-cc/coffer/agent/initdata"
 	"github.com/coffer-cc/coffer/agent/network"
@@ -135,6 +136,7 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 		Images:     imageRules{engine},
 		Reserved:   reserved,
 		Devices:    finder,
+		CDI:        devices.CDI{Timeout: p.config.Timeouts.CDI, Visible: p.config.Container.VisibleCDIDevices},
 		SetDNS: func(ctx context.Context, lines []string) error {
 			return network.SetDNS(ctx, network.DefaultDNSFiles(), lines)
 		},

@@ -21,9 +21,9 @@ import (
 // Event says that a device exists. It comes from the kernel's uevent or from
 // a scan of sysfs; both look the same to a Matcher.
 type Event struct {
-	Subsystem string // block or net
+	Subsystem string // block, net, pci, vfio or ap
 	DevPath   string // below /sys, begins with "/devices/"
-	DevName   string // below /dev; for a network device its interface name
+	DevName   string // below /dev; what has no node is named by its interface or address
 }
 
 // A Matcher recognises the awaited device. Match is a pure function; String
@@ -54,8 +54,9 @@ type waiter struct {
 	lost  chan struct{} // holds one: events were dropped, look at sysfs again
 }
 
-// Wait returns the path of the matching device's node, or for a network device
-// the name of its interface. It waits until ctx ends or the Finder's Timeout is
+// Wait returns the path of the matching device's node. For what has none it
+// returns its name: the interface of a network device, the address of a PCI
+// function, the number of an AP queue. It waits until ctx ends or the Finder's Timeout is
 // over and then answers ErrUnavailable, with what there is instead. Events are
 // only seen while Run runs.
 func (f *Finder) Wait(ctx context.Context, m Matcher) (path string, err error) {
@@ -68,7 +69,7 @@ func (f *Finder) Wait(ctx context.Context, m Matcher) (path string, err error) {
 	w := f.register(m) // before the scan, so that nothing falls in between
 	defer f.unregister(w)
 	for {
-		seen, err := f.scan()
+		seen, err := f.scan(subsystems(m))
 		if err != nil {
 			return "", fmt.Errorf("find %s: %w", m, err)
 		}
@@ -135,7 +136,8 @@ func (f *Finder) rescan() {
 }
 
 func (f *Finder) node(e Event) string {
-	if e.Subsystem == "net" {
+	switch e.Subsystem {
+	case "net", "pci", "ap":
 		return e.DevName
 	}
 	return filepath.Join(or(f.Dev, "/dev"), e.DevName)

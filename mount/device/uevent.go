@@ -82,8 +82,8 @@ func receive(sock *os.File, buf []byte) (n int, fromKernel bool, err error) {
 }
 
 // parseUevent reads a message of the kernel: "add@/devices/…" and KEY=value
-// strings, each ended by a zero byte. Only the arrival of a block or network
-// device makes an Event.
+// strings, each ended by a zero byte. Only the arrival of a device that a Matcher
+// can be about makes an Event.
 func parseUevent(msg []byte) (Event, bool) {
 	var e Event
 	var action, iface string
@@ -106,11 +106,17 @@ func parseUevent(msg []byte) (Event, bool) {
 			iface = value
 		}
 	}
-	if e.Subsystem == "net" {
+	known := true
+	switch e.Subsystem {
+	case "block", "vfio":
+	case "net":
 		e.DevName = iface
+	case "pci", "ap":
+		e.DevName = path.Base(e.DevPath)
+	default:
+		known = false
 	}
-	ok := action == "add" && (e.Subsystem == "block" || e.Subsystem == "net") &&
-		strings.HasPrefix(e.DevPath, "/devices/") && path.Clean(e.DevPath) == e.DevPath &&
+	ok := action == "add" && known && strings.HasPrefix(e.DevPath, "/devices/") && path.Clean(e.DevPath) == e.DevPath &&
 		e.DevName != "." && filepath.IsLocal(e.DevName)
 	return e, ok
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -18,6 +19,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/boot"
 	"github.com/coffer-cc/coffer/agent/clock"
 	"github.com/coffer-cc/coffer/agent/config"
+	"github.com/coffer-cc/coffer/agent/console"
 	"github.com/coffer-cc/coffer/agent/logging"
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/evidence/tee"
@@ -81,6 +83,9 @@ func (p *process) configure() error {
 	}
 	p.log(logging.Options{Level: p.config.Log.Level, Version: version})
 	p.report.Log(p.ctx)
+	if p.config.Trace {
+		slog.WarnContext(p.ctx, "tracing was asked for and is not built into this agent")
+	}
 	return nil
 }
 
@@ -115,6 +120,9 @@ func (p *process) bootAndServe(ctx context.Context) error {
 	if err := p.openLogPort(ctx); err != nil {
 		return err
 	}
+	if err := p.openConsole(ctx); err != nil {
+		return err
+	}
 	policy, err := p.adoptInitdata(ctx)
 	if err != nil {
 		return err
@@ -147,12 +155,37 @@ func (p *process) openLogPort(ctx context.Context) error {
 	if port == 0 {
 		return nil
 	}
-	l, err := socket.Listen(ctx, "vsock://-1:"+strconv.FormatUint(uint64(port), 10))
+	l, err := listenVsock(ctx, port)
 	if err != nil {
 		return fmt.Errorf("open the log port: %w", err)
 	}
 	p.log(logging.Options{Level: p.config.Log.Level, Version: version, Listener: l})
 	return nil
+}
+
+// openConsole lets somebody in beside every policy, where the image's owner
+// wants that.
+func (p *process) openConsole(ctx context.Context) error {
+	if !p.config.Console.Enabled {
+		return nil
+	}
+	slog.WarnContext(ctx, "debug console is open: who reaches it is root beside every policy", "port", p.config.Console.VPort)
+	shells := console.Console{Shells: console.Shells()}
+	if p.config.Console.VPort == 0 {
+		p.loop(func(ctx context.Context) error { return shells.Serial(ctx, "/dev/console") })
+		return nil
+	}
+	l, err := listenVsock(ctx, p.config.Console.VPort)
+	if err != nil {
+		return fmt.Errorf("open the debug console: %w", err)
+	}
+	p.loop(func(ctx context.Context) error { return shells.Serve(ctx, l) })
+	return nil
+}
+
+// listenVsock listens for the host alone.
+func listenVsock(ctx context.Context, port uint32) (net.Listener, error) {
+	return socket.Listen(ctx, "vsock://-1:"+strconv.FormatUint(uint64(port), 10))
 }
 
 // serve answers until the end and takes the graph down in order: calls first,

@@ -75,8 +75,10 @@ fuzz: go deps ## run every fuzz target for FUZZTIME, a minute each
 	.ci/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: build ## run the Go benchmarks (root)
-	go test -run '^$$' -bench . -benchtime 20x ./agent/... ./evidence/... ./imagepull/... ./mount/... ./rpc/...
+bench: build ## run the Go benchmarks, then compare the agent with its rivals in one table (root)
+	@.ci/leftovers save $(CACHE)/before
+	BENCH='$(BENCH)' .ci/bench
+	@.ci/leftovers compare $(CACHE)/before
 
 .PHONY: demo
 demo: build ## boot a guest, run an encrypted and signed image in it, and show three refusals

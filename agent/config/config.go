@@ -2,9 +2,6 @@
 // in the environment, in the file of the guest image and in initdata. Nothing
 // else in the program reads those. Each key carries a mark that says whom it
 // is accepted from, because the host writes the command line.
-//
-// The TOML library is used because the files of the reference guest, which
-// users already have, hold nested tables and arrays of tables.
 package config
 
 import (

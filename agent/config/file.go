@@ -1,15 +1,13 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/BurntSushi/toml"
-	"github.com/containerd/errdefs"
+	"github.com/coffer-cc/coffer/evidence/initdata"
 )
 
 // maxFile bounds a file. Certificates and an image policy fit in many times.
@@ -40,7 +38,7 @@ func cdhFile(k Key) string { return k.CDH }
 // apply decodes text and puts what it says into c, all of it or nothing. It
 // returns the names of keys that the dialect does not have.
 func apply(c *Config, text string, in dialect) (unknown []string, err error) {
-	top, err := decode(text)
+	top, err := initdata.DecodeTOML([]byte(text), maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -60,21 +58,6 @@ func apply(c *Config, text string, in dialect) (unknown []string, err error) {
 	}
 	*c = next
 	return leftOver(top, in), nil
-}
-
-func decode(text string) (map[string]any, error) {
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("larger than %d bytes: %w", maxFile, errdefs.ErrInvalidArgument)
-	}
-	top := map[string]any{}
-	if _, err := toml.Decode(text, &top); err != nil {
-		line := 0
-		if pe := (toml.ParseError{}); errors.As(err, &pe) {
-			line = pe.Position.Line
-		}
-		return nil, fmt.Errorf("malformed TOML in line %d: %w", line, errdefs.ErrInvalidArgument)
-	}
-	return top, nil
 }
 
 func lookup(top map[string]any, name string) (any, bool) {

@@ -171,6 +171,24 @@ func TestDifferentBrokersAreNoted(t *testing.T) {
 	}
 }
 
+// A text that is nested deep enough would keep the parser busy for seconds.
+func TestDeepText(t *testing.T) {
+	for name, text := range map[string]string{
+		"arrays":      "a = " + strings.Repeat("[", 60_000),
+		"tables":      "a = " + strings.Repeat("{a=", 40_000),
+		"dotted keys": strings.Repeat("a.", 60_000) + "a = 1",
+		"headers":     "[" + strings.Repeat("a.", 60_000) + "a]",
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, d := range []Initdata{{AA: text}, {CDH: text}} {
+				if _, _, err := Merge(Config{}, d); err == nil || !strings.Contains(err.Error(), "nested too deep") {
+					t.Errorf("%v", err)
+				}
+			}
+		})
+	}
+}
+
 func FuzzMerge(f *testing.F) {
 	f.Add(agentFile, hubFile)
 	f.Add(everything, "[[image]]")

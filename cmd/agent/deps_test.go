@@ -59,6 +59,7 @@ var edge = map[string][]string{
 		"imagepull/signature", // the same library's policy engine
 		"imagepull/encrypt",   // not linked into the agent
 	},
+	"github.com/BurntSushi/toml":     {"evidence/initdata"},
 	"github.com/vishvananda/netlink": {"agent/network"},
 	"tags.cncf.io":                   {"agent/devices"},
 	"github.com/mdlayher/vsock":      {"rpc/socket"},

@@ -3,8 +3,9 @@
 // launch measurement, and how it is packed on the disk the host attaches. It
 // is a leaf without input or output of its own.
 //
-// The TOML library is used because the verifier parses the same text, so the
-// whole grammar has to be understood and not a subset of it.
+// The TOML library is used because the verifier parses the same text and the
+// reference guest the files in it, so the whole grammar has to be understood and
+// not a subset of it.
 package initdata
 
 import (
@@ -43,7 +44,7 @@ type Document struct {
 // contents. Unknown keys are skipped, as they are by the verifier. Errors wrap
 // errdefs.ErrInvalidArgument.
 func Parse(raw []byte) (*Document, error) {
-	top, err := decode(raw)
+	top, err := DecodeTOML(raw, MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("parse initdata: %w", err)
 	}

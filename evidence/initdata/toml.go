@@ -11,20 +11,23 @@ import (
 
 // The library's time grows with the square of the depth, and of the number of
 // parts in a dotted key: forty kilobytes of nested tables take seconds. The
-// documents of this package are flat, so both are bounded before it runs.
+// texts that this is for are flat, so both are bounded before it runs.
 const (
 	maxDepth = 16
 	maxDots  = 64 // on one line
 )
 
-// decode turns TOML text into plain maps. Struct decoding is avoided on
-// purpose: it matches keys without regard to case.
-func decode(raw []byte) (map[string]any, error) {
-	if len(raw) > MaxSize {
-		return nil, fmt.Errorf("document is larger than %d bytes: %w", MaxSize, errdefs.ErrInvalidArgument)
+// DecodeTOML turns TOML text of at most max bytes into plain maps. Depth is
+// bounded too, so the time it takes is. It serves the document and the files in
+// it, and whatever else has their form. Struct decoding is avoided on purpose:
+// it matches keys without regard to case. Errors wrap
+// errdefs.ErrInvalidArgument and show nothing of the text.
+func DecodeTOML(raw []byte, max int) (map[string]any, error) {
+	if len(raw) > max {
+		return nil, fmt.Errorf("larger than %d bytes: %w", max, errdefs.ErrInvalidArgument)
 	}
 	if !shallow(raw) {
-		return nil, fmt.Errorf("document is nested too deep: %w", errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("nested too deep: %w", errdefs.ErrInvalidArgument)
 	}
 	top := map[string]any{}
 	if err := toml.Unmarshal(raw, &top); err != nil {

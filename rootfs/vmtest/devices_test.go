@@ -30,13 +30,7 @@ func TestBlockStorage(t *testing.T) {
 // gateway, which answers pings by itself.
 func TestNetwork(t *testing.T) {
 	g := Shared(t)
-	call(t, g.Agent.UpdateInterface, &agentpb.UpdateInterfaceRequest{Interface: &typespb.Interface{
-		Device: "eth0", Name: "eth0", Mtu: 1500, HwAddr: cardMAC,
-		IPAddresses: []*typespb.IPAddress{{Family: typespb.IPFamily_v4, Address: "10.0.2.15", Mask: "24"}},
-	}})
-	call(t, g.Agent.UpdateRoutes, &agentpb.UpdateRoutesRequest{Routes: &agentpb.Routes{Routes: []*typespb.Route{
-		{Dest: "0.0.0.0/0", Gateway: "10.0.2.2", Device: "eth0"},
-	}}})
+	g.setUpCard(t)
 	links := call(t, g.Agent.ListInterfaces, &agentpb.ListInterfacesRequest{})
 	if !slices.ContainsFunc(links.Interfaces, func(i *typespb.Interface) bool {
 		return i.Name == "eth0" && strings.EqualFold(i.HwAddr, cardMAC) && len(i.IPAddresses) > 0

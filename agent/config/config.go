@@ -73,7 +73,7 @@ type Console struct {
 
 // Timeouts bound waits for what others do.
 type Timeouts struct {
-	Hotplug   time.Duration // a device to appear
+	Hotplug   time.Duration // a device to appear; 0 leaves it to the caller's deadline
 	Secret    time.Duration // a secret or a secure mount
 	ImagePull time.Duration
 	CDI       time.Duration // a CDI description to appear
@@ -262,7 +262,6 @@ func Default() Config {
 	return Config{
 		Server: Server{Addr: "vsock://-1:1024"},
 		Timeouts: Timeouts{
-			Hotplug:   3 * time.Second,
 			Secret:    50 * time.Second,
 			ImagePull: 1200 * time.Second,
 			CDI:       100 * time.Second,

@@ -65,7 +65,7 @@ func timeoutKeys() []Key {
 			value: seconds{at: func(c *Config) *time.Duration { return at(&c.Timeouts) }, max: max}}
 	}
 	return []Key{
-		timeout("hotplug_timeout", func(t *Timeouts) *time.Duration { return &t.Hotplug }, 600, "For a device to appear."),
+		timeout("hotplug_timeout", func(t *Timeouts) *time.Duration { return &t.Hotplug }, 600, "For a device to appear. 0 waits as long as the caller does."),
 		timeout("cdh_api_timeout", func(t *Timeouts) *time.Duration { return &t.Secret }, 3600, "For a secret or a secure mount."),
 		timeout("image_pull_timeout", func(t *Timeouts) *time.Duration { return &t.ImagePull }, 86400, "For an image."),
 		timeout("cdi_timeout", func(t *Timeouts) *time.Duration { return &t.CDI }, 3600, "For the description of a CDI device to appear."),

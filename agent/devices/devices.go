@@ -125,6 +125,12 @@ func matcher(d Device) (device.Matcher, error) {
 		return device.VirtioBlock{Path: p}, err
 	case "mmioblk":
 		return device.ParseBlockNode(d.VMPath)
+	case "scsi":
+		return device.ParseSCSIAddress(d.ID)
+	case "nvdimm":
+		return device.ParsePmem(d.VMPath)
+	case "blk-ccw":
+		return device.ParseCCW(d.ID)
 	}
 	return nil, fmt.Errorf("device type %.80q is not supported yet: %w", d.Type, errdefs.ErrNotImplemented)
 }

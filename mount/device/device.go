@@ -7,6 +7,7 @@
 package device
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,15 +34,26 @@ type Matcher interface {
 	String() string
 }
 
-// DefaultTimeout is how long Wait waits when the Finder says nothing else. It
-// is the shims' own default for a device that they plug in.
+// A stirrer is a Matcher whose device may be there without the kernel knowing.
+// stir makes it look.
+type stirrer interface{ stir(sys string) error }
+
+// DefaultTimeout is how long Wait waits when neither the Finder nor the call
+// sets a limit. It is the shims' own default for a device that they plug in.
 const DefaultTimeout = 3 * time.Second
+
+// A tenth of a call's time, but no more than this, is left for the answer that
+// tells what was there instead of the device.
+const maxMargin = time.Second
+
+// stirInterval is how often a stirrer is asked again.
+const stirInterval = 250 * time.Millisecond
 
 // Finder knows the devices of this guest. Set its fields before first use.
 type Finder struct {
 	Sys     string        // "/sys" when empty
 	Dev     string        // "/dev" when empty
-	Timeout time.Duration // for a device to appear; DefaultTimeout when 0
+	Timeout time.Duration // for a device to appear; 0 leaves it to the deadline of the call
 
 	mu      sync.Mutex // guards waiters
 	waiters map[*waiter]struct{}
@@ -56,14 +68,12 @@ type waiter struct {
 
 // Wait returns the path of the matching device's node. For what has none it
 // returns its name: the interface of a network device, the address of a PCI
-// function, the number of an AP queue. It waits until ctx ends or the Finder's Timeout is
-// over and then answers ErrUnavailable, with what there is instead. Events are
-// only seen while Run runs.
+// function, the number of an AP queue. It waits until shortly before ctx's
+// deadline, or until the Finder's Timeout is over if that is earlier, and then
+// answers ErrUnavailable, with what there is instead. Events are only seen
+// while Run runs.
 func (f *Finder) Wait(ctx context.Context, m Matcher) (path string, err error) {
-	timeout := f.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
-	}
+	timeout := f.timeout(ctx)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
 	defer cancel()
 	w := f.register(m) // before the scan, so that nothing falls in between
@@ -76,10 +86,15 @@ func (f *Finder) Wait(ctx context.Context, m Matcher) (path string, err error) {
 		if e, ok := first(m, seen); ok {
 			return f.node(e), nil
 		}
+		again, err := f.stir(m)
+		if err != nil {
+			return "", fmt.Errorf("find %s: %w", m, err)
+		}
 		select {
 		case e := <-w.found:
 			return f.node(e), nil
 		case <-w.lost:
+		case <-again:
 		case <-ctx.Done():
 			if err := context.Cause(ctx); !errors.Is(err, errTimeout) {
 				return "", fmt.Errorf("wait for %s: %w", m, err)
@@ -87,6 +102,30 @@ func (f *Finder) Wait(ctx context.Context, m Matcher) (path string, err error) {
 			return "", fmt.Errorf("wait for %s: nothing after %v, there is %s: %w", m, timeout, list(seen), errdefs.ErrUnavailable)
 		}
 	}
+}
+
+// timeout is how long a Wait with ctx may take.
+func (f *Finder) timeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return cmp.Or(f.Timeout, DefaultTimeout)
+	}
+	left := time.Until(deadline)
+	left -= min(left/10, maxMargin)
+	if f.Timeout > 0 {
+		left = min(left, f.Timeout)
+	}
+	return left
+}
+
+// stir makes the kernel look for the device of m, if it may have to. The
+// channel tells when to do so again; it is nil for other devices.
+func (f *Finder) stir(m Matcher) (again <-chan time.Time, err error) {
+	s, ok := m.(stirrer)
+	if !ok {
+		return nil, nil
+	}
+	return time.After(stirInterval), s.stir(or(f.Sys, "/sys"))
 }
 
 var errTimeout = errors.New("device timeout")

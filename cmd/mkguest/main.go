@@ -66,6 +66,7 @@ manifest.json lists them with their checksums.`,
 	f.StringArrayVar(&add, "add", nil, "add a file or directory, as `SOURCE:TARGET` (may be repeated)")
 	f.StringSliceVar(&o.Modules, "modules", nil, "kernel modules to load at boot, in order (default "+strings.Join(image.DefaultModules(), ",")+")")
 	f.StringVar(&o.Compression, "compression", "zstd", "of the initrd: zstd, gzip or none")
+	f.BoolVar(&o.Disk, "disk", false, "also build disk.img, the same root as an ext4 partition")
 	f.StringVar(&o.Out, "out", "out/guest", "output `directory`")
 	return cmd
 }

@@ -25,6 +25,8 @@ type Options struct {
 	Modules []string
 	// Compression of the initrd: zstd, gzip or none. Empty is zstd.
 	Compression string
+	// Disk also makes disk.img, the same root on a partition.
+	Disk bool
 	// Out is the directory for vmlinuz, initrd.img and manifest.json.
 	Out string
 }
@@ -85,18 +87,38 @@ func (s *Store) Build(ctx context.Context, o Options) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.output("vmlinuz", k.image)
-	m.output("initrd.img", initrd)
-	text, err := m.encode()
-	if err != nil {
-		return nil, err
-	}
-	for name, data := range map[string][]byte{"vmlinuz": k.image, "initrd.img": initrd, "manifest.json": text} {
-		if err := writeFile(filepath.Join(o.Out, name), data, 0o644); err != nil {
+	out := []output{{"vmlinuz", k.image}, {"initrd.img", initrd}}
+	if o.Disk {
+		disk, err := packDisk(ctx, t)
+		if err != nil {
 			return nil, err
 		}
+		out = append(out, output{"disk.img", disk})
 	}
-	return m, nil
+	return m, m.write(o.Out, out)
+}
+
+// output is a file that a build makes.
+type output struct {
+	name string
+	data []byte
+}
+
+// write puts the files into dir, and the manifest that lists them.
+func (m *Manifest) write(dir string, out []output) error {
+	for _, f := range out {
+		m.output(f.name, f.data)
+	}
+	text, err := m.encode()
+	if err != nil {
+		return err
+	}
+	for _, f := range append(out, output{"manifest.json", text}) {
+		if err := writeFile(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func pack(t *tree, compression string) ([]byte, error) {

@@ -18,8 +18,15 @@ func machineArgs(c Config, accelerator string) []string {
 	args := append(cpuArgs(accelerator),
 		"-machine", machine(c), "-m", memory(c), "-smp", processors(c),
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-		"-kernel", c.Kernel, "-initrd", c.Initrd,
-		"-append", strings.Join(append(baseWords[:len(baseWords):len(baseWords)], c.Words...), " "))
+		"-kernel", c.Kernel)
+	words := baseWords[:len(baseWords):len(baseWords)]
+	if c.Root == "" {
+		args = append(args, "-initrd", c.Initrd)
+	} else {
+		args = append(args, "-drive", "if=none,id=root,format=raw,snapshot=on,file="+escape(c.Root), "-device", "nvme,serial=root,drive=root")
+		words = append(words, "root=/dev/nvme0n1p1", "rootfstype=ext4", "ro", "rootwait")
+	}
+	args = append(args, "-append", strings.Join(append(words, c.Words...), " "))
 	args = append(args, c.Room.args()...)
 	for i, d := range c.Disks {
 		drive := fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,file=%s", i, escape(d.Path))

@@ -18,15 +18,19 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// A Config describes one machine. Kernel and Initrd are mandatory.
+// A Config describes one machine. Kernel is mandatory, and so is one of Initrd
+// and Root.
 type Config struct {
 	Kernel, Initrd string
-	Words          []string // further words of the kernel command line
-	Memory         int      // MiB; 0 means 512
-	CPUs           int      // 0 means 1
-	Disks          []Disk
-	Shares         []Share
-	Network        *Network // nil for no network card
+	// Root is a disk image whose first partition, an ext4, is the guest's root.
+	// The guest sees it as an NVMe disk and cannot change it.
+	Root    string
+	Words   []string // further words of the kernel command line
+	Memory  int      // MiB; 0 means 512
+	CPUs    int      // 0 means 1
+	Disks   []Disk
+	Shares  []Share
+	Network *Network // nil for no network card
 	// Room is what can be plugged in while the machine runs.
 	Room Room
 	// Machine is QEMU's machine with its options; empty means q35.
@@ -81,8 +85,8 @@ type VM struct {
 // WaitConsole to see how far it is. Stop must be called, also after the
 // machine ended by itself.
 func Start(ctx context.Context, c Config) (*VM, error) {
-	if c.Kernel == "" || c.Initrd == "" {
-		return nil, fmt.Errorf("start vm: kernel and initrd are mandatory: %w", errdefs.ErrInvalidArgument)
+	if c.Kernel == "" || (c.Initrd == "") == (c.Root == "") {
+		return nil, fmt.Errorf("start vm: a kernel and either an initrd or a root disk are mandatory: %w", errdefs.ErrInvalidArgument)
 	}
 	c.Memory, c.CPUs = max(c.Memory, 0), max(c.CPUs, 1)
 	if c.Memory == 0 {

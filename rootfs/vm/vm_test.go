@@ -24,6 +24,8 @@ func TestMachineArgs(t *testing.T) {
 	}{
 		{"tcg avoids cx16", Config{}, "tcg", []string{"-accel tcg,thread=single -cpu max,-cx16"}},
 		{"kvm", Config{}, "kvm", []string{"-accel kvm -cpu host"}},
+		{"root disk", Config{Root: "/a,b", Words: []string{"init=/x"}}, "tcg",
+			[]string{"snapshot=on,file=/a,,b -device nvme,", "root=/dev/nvme0n1p1 rootfstype=ext4 ro rootwait init=/x"}},
 		{"words", Config{Words: []string{"a=b", "init"}}, "tcg", []string{"random.trust_cpu=on a=b init"}},
 		{"disk", Config{Disks: []Disk{{Path: "/a,b", ReadOnly: true, Serial: "s", Slot: 5}}}, "tcg",
 			[]string{"file=/a,,b,readonly=on", "virtio-blk-pci,drive=disk0,serial=s,bus=pcie.0,addr=0x5"}},
@@ -128,6 +130,8 @@ func TestStartCleansUp(t *testing.T) {
 	t.Setenv("TMPDIR", temp)
 	for name, c := range map[string]Config{
 		"no kernel":            {Initrd: "/dev/null"},
+		"no root":              {Kernel: "/dev/null"},
+		"two roots":            {Kernel: "/dev/null", Initrd: "/dev/null", Root: "/dev/null"},
 		"no device program":    {Kernel: "/dev/null", Initrd: "/dev/null", Transport: VhostUser, VsockDevice: "/nonexistent", Accelerator: "tcg"},
 		"device program fails": {Kernel: "/dev/null", Initrd: "/dev/null", Transport: VhostUser, VsockDevice: "/bin/false", Accelerator: "tcg"},
 		"unknown transport":    {Kernel: "/dev/null", Initrd: "/dev/null", Transport: "pigeon", Accelerator: "tcg"},

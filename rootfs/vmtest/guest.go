@@ -38,7 +38,7 @@ func Start(t testing.TB, c vm.Config) *vm.VM {
 	if c.Kernel == "" {
 		c.Kernel = filepath.Join(b.dir, "vmlinuz")
 	}
-	if c.Initrd == "" {
+	if c.Initrd == "" && c.Root == "" {
 		c.Initrd = filepath.Join(b.dir, "initrd.img")
 	}
 	c.VsockDevice = b.vsockDevice

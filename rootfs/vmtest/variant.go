@@ -16,6 +16,7 @@ import (
 type Variant struct {
 	Modules []string // kernel modules to load at boot, after the usual ones
 	Add     []image.Addition
+	Disk    bool // the machine's root is a disk and no initrd
 }
 
 // Build makes the image and returns a machine that boots from it.
@@ -28,11 +29,18 @@ func (v Variant) Build(t testing.TB) vm.Config {
 	o := b.options
 	o.Modules = append(image.DefaultModules(), v.Modules...)
 	o.Add = v.Add
+	o.Disk = v.Disk
 	o.Out = t.TempDir()
 	if _, err := b.store.Build(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	return vm.Config{Kernel: filepath.Join(o.Out, "vmlinuz"), Initrd: filepath.Join(o.Out, "initrd.img")}
+	c := vm.Config{Kernel: filepath.Join(o.Out, "vmlinuz")}
+	if v.Disk {
+		c.Root = filepath.Join(o.Out, "disk.img")
+	} else {
+		c.Initrd = filepath.Join(o.Out, "initrd.img")
+	}
+	return c
 }
 
 // hostProgram is a program of this machine at the same path of the guest, with

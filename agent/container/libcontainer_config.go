@@ -22,6 +22,9 @@ import (
 // driver's to decide: where the cgroup is, and what the guest's kernel is like.
 func (d *Libcontainer) config(id string, spec *specs.Spec) (*configs.Config, error) {
 	linux := *spec.Linux
+	if err := checkLabels(spec.Process.SelinuxLabel, linux.MountLabel); err != nil {
+		return nil, err
+	}
 	cgroupsPath, systemd, err := cgroupPath(id, linux.CgroupsPath, d.opts.Systemd)
 	if err != nil {
 		return nil, err
@@ -54,6 +57,18 @@ func (d *Libcontainer) config(id string, spec *specs.Spec) (*configs.Config, err
 		config.OomScoreAdj = new(int)
 	}
 	return config, nil
+}
+
+// checkLabels refuses SELinux labels where nothing would enforce them. What the
+// kernel says by itself depends on which it meets first.
+func checkLabels(labels ...string) error {
+	if strings.Join(labels, "") == "" {
+		return nil
+	}
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err != nil {
+		return fmt.Errorf("SELinux label, but this guest's kernel runs without SELinux: %w", errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // cgroupPath decides the container's cgroup. The host writes paths in systemd's
@@ -150,6 +165,9 @@ func (j *jail) process(p *specs.Process, init bool) (*libcontainer.Process, erro
 	}
 	if !path.IsAbs(cwd) {
 		return nil, fmt.Errorf("process cwd %q is not absolute: %w", cwd, errdefs.ErrInvalidArgument)
+	}
+	if err := checkLabels(p.SelinuxLabel); err != nil {
+		return nil, err
 	}
 	limits := p.Rlimits
 	if len(limits) == 0 {

@@ -73,6 +73,7 @@ func TestRealProcess(t *testing.T) {
 		}, "ulimit -n; ulimit -Hn", "100\n200\n"},
 		{"init without capabilities", func(s *specs.Spec) { s.Process.Capabilities = nil },
 			"grep -E 'Cap(Eff|Prm|Bnd)' /proc/self/status", "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n"},
+		{"no new privileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n"},
 		{"net sysctl of the shared namespace", func(s *specs.Spec) {
 			s.Linux.Sysctl = map[string]string{"net.ipv4.ping_group_range": "0 7", "net.no.such.knob": "1", "kernel.msgmax": "9000"}
 		}, "cat /proc/sys/net/ipv4/ping_group_range /proc/sys/kernel/msgmax", "0\t7\n9000\n"},

@@ -1,7 +1,6 @@
 package devices
 
 import (
-	"os"
 	"slices"
 	"strings"
 
@@ -30,7 +29,7 @@ func expose(linux *specs.Linux, nodes []device.Node) {
 		major, minor := int64(n.Major), int64(n.Minor)
 		linux.Devices = append(linux.Devices, specs.LinuxDevice{
 			Path: n.Path, Type: char, Major: major, Minor: minor,
-			FileMode: new(os.FileMode(n.Mode)), UID: new(n.UID), GID: new(n.GID),
+			FileMode: new(n.Mode), UID: new(n.UID), GID: new(n.GID),
 		})
 		linux.Resources.Devices = append(linux.Resources.Devices,
 			specs.LinuxDeviceCgroup{Allow: true, Type: char, Major: &major, Minor: &minor, Access: "rwm"})

@@ -34,6 +34,8 @@ type Config struct {
 
 	// InitData is the measured text, or nil.
 	InitData []byte
+	// Epoch, if not nil, counts changes of the guest: see kbs.Config.
+	Epoch func() uint64
 	// Observe, if not nil, hears how long the phases "attest" and "key" took.
 	Observe func(phase string, d time.Duration)
 }
@@ -59,6 +61,7 @@ func Open(c Config, collector evidence.Collector) (Broker, error) {
 		Collector:    collector,
 		InitData:     c.InitData,
 		KeyAlgorithm: c.KeyAlgorithm,
+		Epoch:        c.Epoch,
 		Observe:      c.Observe,
 	})
 	if err != nil {

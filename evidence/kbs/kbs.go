@@ -69,6 +69,11 @@ type Config struct {
 	// KeyAlgorithm is that of the key resources are wrapped for, by the names
 	// of tee_key_algorithm; empty is DefaultKeyAlgorithm.
 	KeyAlgorithm string
+	// Epoch, if not nil, counts what changes the guest after its start, such as
+	// an extended register or another policy. What was attested in an earlier
+	// epoch gets no further resource: the guest attests again first. It is
+	// called from any goroutine and never goes back.
+	Epoch func() uint64
 	// Observe, if not nil, hears how long each successful phase took. It is
 	// called on the goroutine that did the work.
 	Observe func(phase string, d time.Duration)
@@ -170,6 +175,13 @@ func (c *Client) get(ctx context.Context, s *session, u resource.URI) (secret.By
 		return nil, err
 	}
 	return s.key.decrypt(body)
+}
+
+func (c *Client) epoch() uint64 {
+	if c.config.Epoch == nil {
+		return 0
+	}
+	return c.config.Epoch()
 }
 
 func (c *Client) observe(phase string, start time.Time) {

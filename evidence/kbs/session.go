@@ -22,6 +22,7 @@ type session struct {
 	key     *teeKey
 	cookie  string
 	token   string    // shown to a broker that knows no such cookie
+	epoch   uint64    // before the evidence was collected
 	renewAt time.Time // a hint; the broker may forget the session earlier
 }
 
@@ -32,28 +33,41 @@ type flight struct {
 	err     error
 }
 
-// session returns the current session, or waits for the one handshake that
+// session returns a session of this epoch, or waits for the one handshake that
 // makes it. A caller that leaves early does not end the handshake, since
 // others may wait for it; handshakeTimeout does.
 func (c *Client) session(ctx context.Context) (*session, error) {
+	for epoch := c.epoch(); ; {
+		f, s := c.board(ctx, epoch)
+		if s != nil {
+			return s, nil
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		// A handshake that was under way when the epoch began proves what the
+		// guest was before, so another one follows.
+		if f.err != nil || f.session.epoch >= epoch {
+			return f.session, f.err
+		}
+	}
+}
+
+// board returns the session at hand if it is good for the epoch, else the
+// handshake under way, or a new one.
+func (c *Client) board(ctx context.Context, epoch uint64) (*flight, *session) {
 	c.mu.Lock()
-	if s := c.current; s != nil && time.Now().Before(s.renewAt) {
-		c.mu.Unlock()
-		return s, nil
+	defer c.mu.Unlock()
+	if s := c.current; s != nil && s.epoch >= epoch && time.Now().Before(s.renewAt) {
+		return nil, s
 	}
-	f := c.flight
-	if f == nil {
-		f = &flight{done: make(chan struct{})}
-		c.flight = f
-		go c.fly(context.WithoutCancel(ctx), f)
+	if c.flight == nil {
+		c.flight = &flight{done: make(chan struct{})}
+		go c.fly(context.WithoutCancel(ctx), c.flight)
 	}
-	c.mu.Unlock()
-	select {
-	case <-f.done:
-		return f.session, f.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return c.flight, nil
 }
 
 // fly performs the handshake of one flight and publishes its outcome.

@@ -69,7 +69,7 @@ type initData struct {
 // handshake makes a session with a fresh key. A session is never reused for
 // another key: the broker would answer with the token of the first.
 func (c *Client) handshake(ctx context.Context) (*session, error) {
-	kind := c.config.Collector.Kind()
+	kind, epoch := c.config.Collector.Kind(), c.epoch()
 	auth, err := c.post(ctx, "/auth", "", authRequest{
 		Version: protocolVersion,
 		TEE:     kind,
@@ -104,7 +104,7 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 	if !c.passport() { // the session ends with its cookie, which a passport outlives
 		life = shortest(life, auth.lifetime, reply.lifetime)
 	}
-	return &session{key: key, cookie: auth.cookie, token: token, renewAt: renewal(life)}, nil
+	return &session{key: key, cookie: auth.cookie, token: token, epoch: epoch, renewAt: renewal(life)}, nil
 }
 
 // evidence collects a statement bound to nonce and key and wraps it up.

@@ -60,6 +60,10 @@ test: build $(TOOLS)/gotestsum ## run every test, with the race detector, VM tes
 	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -count=1 -p 1 -timeout 25m ./...
 	@.ci/leftovers compare $(CACHE)/before
 
+.PHONY: soak
+soak: go ## what takes too long for every run: a gibibyte through each kind of stream
+	COFFER_SOAK=1 go test -count=1 -timeout 30m -v -run '^TestOutputIsExact$$' ./cmd/agent
+
 .PHONY: lint
 lint: go $(TOOLS)/golangci-lint ## vet and lint the tree
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { echo "gofmt: run 'make fmt'" >&2; exit 1; }

@@ -100,11 +100,12 @@ func makeGuest(t *testing.T) {
 // instance is an agent that serves on a socket.
 type instance struct {
 	parts
-	client *ttrpc.Client
-	served chan error
-	stack  *network.Stack
-	done   context.CancelFunc
-	loops  *errgroup.Group
+	client  *ttrpc.Client
+	address string // of its socket
+	served  chan error
+	stack   *network.Stack
+	done    context.CancelFunc
+	loops   *errgroup.Group
 }
 
 // parts are what a builder made.
@@ -162,7 +163,7 @@ func bootAgent(t *testing.T, rules string, build builder) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &instance{parts: made, served: make(chan error, 1), stack: stack, done: done, loops: p.group}
+	a := &instance{parts: made, address: address, served: make(chan error, 1), stack: stack, done: done, loops: p.group}
 	go func() { a.served <- made.server.Serve(l) }()
 	conn, err := net.Dial("unix", address)
 	if err != nil {

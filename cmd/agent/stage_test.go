@@ -22,6 +22,7 @@ import (
 	"github.com/coffer-cc/coffer/mount/storage"
 	"github.com/coffer-cc/coffer/protos/agentpb"
 	"github.com/coffer-cc/coffer/rpc"
+	"github.com/coffer-cc/coffer/rpc/rpctest"
 )
 
 // notHere are storages that need hardware of a virtual machine, or that this
@@ -35,11 +36,11 @@ var notHere = map[string]string{
 
 // stage prepares the machine for a life: root file systems, what the host would
 // have shared, network links.
-func stage(t *testing.T, l *life) {
+func stage(t *testing.T, l *rpctest.Life) {
 	t.Helper()
 	sent := map[string]bool{}
-	for _, c := range l.calls {
-		switch r := c.request.(type) {
+	for _, c := range l.Calls {
+		switch r := c.Request.(type) {
 		case *agentpb.CopyFileRequest:
 			sent[r.GetPath()] = true
 		case *agentpb.CreateSandboxRequest:

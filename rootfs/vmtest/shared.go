@@ -92,7 +92,7 @@ func chosenTransport(t testing.TB) vm.Transport {
 // makeRoot fills a container root with busybox and its names.
 func makeRoot(t testing.TB, dir string) {
 	t.Helper()
-	for _, d := range []string{"bin", "proc", "dev", "sys", "tmp", "data"} {
+	for _, d := range []string{"bin", "proc", "dev", "sys", "tmp", "data", "etc", "mnt", "scratch"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -104,10 +104,13 @@ func makeRoot(t testing.TB, dir string) {
 	if err := os.WriteFile(filepath.Join(dir, "bin", "busybox"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "cat", "true", "sleep", "sha256sum", "dd", "ping", "id", "tail", "head", "cut", "wget"} {
+	for _, name := range []string{"sh", "cat", "true", "sleep", "sha256sum", "dd", "ping", "id", "tail", "head", "cut", "wget", "ps", "tty", "echo", "hostname"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil && !os.IsExist(err) {
 			t.Fatal(err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pause"), []byte("#!/bin/sh\nexec sleep 100000\n"), 0o755); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,11 +1,15 @@
-package main
+// Package rpctest replays recorded lives of pods: everything that a real shim
+// asked an agent for, in the order and with the overlaps in which it did. Tests
+// alone import it.
+package rpctest
 
 import (
 	"bufio"
+	"bytes"
+	"embed"
 	"encoding/base64"
 	"encoding/json"
-	"os"
-	"path/filepath"
+	"path"
 	"strings"
 	"testing"
 
@@ -16,8 +20,12 @@ import (
 	"github.com/coffer-cc/coffer/protos/agentpb"
 )
 
-// call is one line of a recorded life.
-type call struct {
+//go:embed testdata/lives/*.jsonl
+var recordings embed.FS
+
+// Call is one line of a recorded life. Whoever plays it may change the request
+// before.
+type Call struct {
 	Sandbox string
 	Seq     int
 	Service string
@@ -25,45 +33,46 @@ type call struct {
 	Start   float64 `json:"start_s"`
 	End     float64 `json:"end_s"` // -1: never answered
 	Timeout float64 `json:"timeout_s"`
-	Request []byte  `json:"request_b64"`
+	Raw     []byte  `json:"request_b64"`
 
-	request proto.Message
+	Request proto.Message `json:"-"`
 	reply   protoreflect.MessageType
 }
 
-// life is what one sandbox went through.
-type life struct {
-	file, sandbox string
-	calls         []*call
+// Life is what one sandbox went through.
+type Life struct {
+	File, Sandbox string
+	Calls         []*Call
 }
 
-func (l *life) name() string {
-	return strings.TrimSuffix(l.file, ".jsonl") + "/" + l.sandbox[:min(8, len(l.sandbox))]
+// Name is short and unique.
+func (l *Life) Name() string {
+	return strings.TrimSuffix(l.File, ".jsonl") + "/" + l.Sandbox[:min(8, len(l.Sandbox))]
 }
 
-// readLives returns all recordings, in order of files and of lines.
-func readLives(t *testing.T) []*life {
+// Lives returns all recordings, in order of files and of lines.
+func Lives(t testing.TB) []*Life {
 	t.Helper()
-	files, err := filepath.Glob("testdata/lives/*.jsonl")
+	const dir = "testdata/lives"
+	files, err := recordings.ReadDir(dir)
 	if err != nil || len(files) == 0 {
 		t.Fatal("no recordings", err)
 	}
-	var out []*life
+	var out []*Life
 	for _, file := range files {
-		f, err := os.Open(file)
+		text, err := recordings.ReadFile(path.Join(dir, file.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
-		lines := bufio.NewScanner(f)
+		lines := bufio.NewScanner(bytes.NewReader(text))
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
 			c := parseCall(t, lines.Bytes())
 			if c.Seq == 1 {
-				out = append(out, &life{file: filepath.Base(file), sandbox: c.Sandbox})
+				out = append(out, &Life{File: file.Name(), Sandbox: c.Sandbox})
 			}
 			l := out[len(out)-1]
-			l.calls = append(l.calls, c)
+			l.Calls = append(l.Calls, c)
 		}
 	}
 	return out
@@ -71,9 +80,9 @@ func readLives(t *testing.T) []*life {
 
 // parseCall checks that decoding loses nothing, so that what is sent is what
 // the shim sent.
-func parseCall(t *testing.T, line []byte) *call {
+func parseCall(t testing.TB, line []byte) *Call {
 	t.Helper()
-	c := &call{}
+	c := &Call{}
 	if err := json.Unmarshal(line, c); err != nil {
 		t.Fatal(err)
 	}
@@ -89,12 +98,12 @@ func parseCall(t *testing.T, line []byte) *call {
 	if c.reply, err = protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName()); err != nil {
 		t.Fatal(err)
 	}
-	c.request = in.New().Interface()
-	if err := proto.Unmarshal(c.Request, c.request); err != nil {
+	c.Request = in.New().Interface()
+	if err := proto.Unmarshal(c.Raw, c.Request); err != nil {
 		t.Fatal(err)
 	}
-	if n := proto.Size(c.request); n != len(c.Request) {
-		t.Errorf("%s: %d bytes of %s", c.Method, n, base64.StdEncoding.EncodeToString(c.Request))
+	if n := proto.Size(c.Request); n != len(c.Raw) {
+		t.Errorf("%s: %d bytes of %s", c.Method, n, base64.StdEncoding.EncodeToString(c.Raw))
 	}
 	return c
 }
@@ -115,10 +124,10 @@ func keyOf(m proto.Message) processKey {
 }
 
 // commands returns what each process of a life was asked to run.
-func (l *life) commands() map[processKey]string {
+func (l *Life) commands() map[processKey]string {
 	out := map[processKey]string{}
-	for _, c := range l.calls {
-		switch r := c.request.(type) {
+	for _, c := range l.Calls {
+		switch r := c.Request.(type) {
 		case *agentpb.CreateContainerRequest:
 			out[processKey{container: r.GetContainerId()}] = strings.Join(r.GetOCI().GetProcess().GetArgs(), " ")
 		case *agentpb.ExecProcessRequest:

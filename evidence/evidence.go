@@ -18,6 +18,9 @@ const (
 	TDX    Kind = "tdx"
 	SNP    Kind = "snp"
 	Sample Kind = "sample" // no hardware behind it: proves nothing
+
+	NVIDIA       Kind = "nvidia"       // a device beside the platform
+	SampleDevice Kind = "sampledevice" // as Sample, and a device
 )
 
 // Evidence is one statement: the platform that made it and its JSON form as

@@ -54,6 +54,10 @@ type Config struct {
 	URL       string // http or https, optionally with a path in front of /kbs/v0
 	Cert      string // PEM certificates trusted beside those of the system
 	Collector evidence.Collector
+	// Devices make statements of their own in the same handshake, bound to the
+	// same key and nonce, and the platform's statement is bound to theirs. One
+	// that cannot make its statement ends the attestation. No two are of a kind.
+	Devices []evidence.Collector
 
 	// InitData is the text that the platform measured, sent along so that the
 	// broker can judge by its contents. Nil sends none.
@@ -103,6 +107,9 @@ type Client struct {
 func New(c Config) (*Client, error) {
 	if c.Collector == nil {
 		return nil, fmt.Errorf("kbs: no collector of evidence: %w", errdefs.ErrInvalidArgument)
+	}
+	if err := checkDevices(c.Devices); err != nil {
+		return nil, err
 	}
 	newKey, err := keyMaker(c.KeyAlgorithm)
 	if err != nil {

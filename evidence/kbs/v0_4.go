@@ -44,8 +44,8 @@ type runtimeData struct {
 }
 
 // boundData is runtimeData in the form that is hashed: members in the order of
-// their names. The evidence of devices, of which there are none, is part of it
-// as an empty text.
+// their names. The evidence of devices is part of it as the text that is sent,
+// which is empty without any.
 type boundData struct {
 	AdditionalEvidence string    `json:"additional-evidence"`
 	Nonce              string    `json:"nonce"`
@@ -109,7 +109,12 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 
 // evidence collects a statement bound to nonce and key and wraps it up.
 func (c *Client) evidence(ctx context.Context, ch challenge, key publicKey) (*attestRequest, error) {
-	digest, err := bind(ch, boundData{Nonce: ch.Nonce, Key: key})
+	runtime := runtimeData{Nonce: ch.Nonce, Key: key}
+	devices, err := c.deviceEvidence(ctx, ch, runtime)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := bind(ch, boundData{AdditionalEvidence: devices, Nonce: ch.Nonce, Key: key})
 	if err != nil {
 		return nil, err
 	}
@@ -121,8 +126,8 @@ func (c *Client) evidence(ctx context.Context, ch challenge, key publicKey) (*at
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}
-	req := &attestRequest{Runtime: runtimeData{Nonce: ch.Nonce, Key: key}}
-	req.Evidence.Primary = e.Data
+	req := &attestRequest{Runtime: runtime}
+	req.Evidence.Primary, req.Evidence.Additional = e.Data, devices
 	if c.config.InitData != nil {
 		req.InitData = &initData{Format: "toml", Body: string(c.config.InitData)}
 	}
@@ -146,11 +151,15 @@ func parseChallenge(body []byte) (challenge, error) {
 	if err := json.Unmarshal(body, &ch); err != nil {
 		return ch, fmt.Errorf("%w: challenge", ErrReply)
 	}
-	plain := func(r rune) bool { return r >= ' ' && r <= '~' }
-	if ch.Nonce == "" || len(ch.Nonce) > maxNonce || strings.ContainsFunc(ch.Nonce, func(r rune) bool { return !plain(r) }) {
+	if ch.Nonce == "" || len(ch.Nonce) > maxNonce || !plain(ch.Nonce) {
 		return ch, fmt.Errorf("%w: nonce", ErrReply)
 	}
 	return ch, nil
+}
+
+// plain tells whether there is but one canonical JSON spelling of a text.
+func plain(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // bind hashes v with the algorithm that the challenge selects, SHA-384 without

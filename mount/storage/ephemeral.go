@@ -25,7 +25,7 @@ func (e *ephemeral) Attach(ctx context.Context, _ string, s Storage) (Volume, er
 	if err := oneOf(s, "tmpfs", "hugetlbfs"); err != nil {
 		return nil, err
 	}
-	o, err := options(s)
+	o, err := options(s, unix.MS_NOSUID|unix.MS_NODEV)
 	if err != nil {
 		return nil, err
 	}

@@ -109,13 +109,18 @@ func (v pulled) Pause() (*specs.Process, bool) { return nil, false }
 // still be taking it apart; its root file system then goes lazily. Nothing of
 // it is kept, so there is no data to lose.
 func (v pulled) Detach(ctx context.Context) error {
-	err := v.mounted.Detach(ctx)
+	return errors.Join(detachRoot(ctx, v.mounted), v.images.Release(ctx, v.owner))
+}
+
+// detachRoot unmounts the root file system of a container that is dead.
+func detachRoot(ctx context.Context, m mounted) error {
+	err := m.Detach(ctx)
 	if errors.Is(err, unix.EBUSY) {
-		slog.WarnContext(ctx, "root file system is busy, unmounting lazily", "path", v.Path())
-		err = v.place.UnmountLazy()
-		v.cleanUp(ctx)
+		slog.WarnContext(ctx, "root file system is busy, unmounting lazily", "path", m.Path())
+		err = m.place.UnmountLazy()
+		m.cleanUp(ctx)
 	}
-	return errors.Join(err, v.images.Release(ctx, v.owner))
+	return err
 }
 
 // maxMetadata bounds the annotations of a container. Kubernetes allows 256 KiB

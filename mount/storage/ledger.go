@@ -186,7 +186,15 @@ func same(a, b Storage) bool {
 	if a.Driver != b.Driver || a.Source != b.Source || a.FSType != b.FSType || !slices.Equal(a.DriverOptions, b.DriverOptions) {
 		return false
 	}
+	if !slices.EqualFunc(a.layers, b.layers, sameLayer) {
+		return false
+	}
 	oa, errA := mount.ParseOptions(a.Options)
 	ob, errB := mount.ParseOptions(b.Options)
 	return errA == nil && errB == nil && oa.Data == ob.Data
+}
+
+// sameLayer compares every word of a layer: what is verified stands there.
+func sameLayer(a, b Storage) bool {
+	return a.Driver == b.Driver && a.Source == b.Source && a.FSType == b.FSType && a.MountPoint == b.MountPoint && slices.Equal(a.Options, b.Options)
 }

@@ -49,11 +49,16 @@ func (e *UndoError) Error() string { return e.Cause.Error() + "; undo failed: " 
 func (e *UndoError) Unwrap() []error { return []error{e.Cause, e.Undo} }
 
 // Add attaches the storages for owner in the order given, which matters: an
-// overlay comes after its layers. It returns a volume for each. When one fails,
+// overlay comes after its layers. It returns a volume for each, where the
+// layers of one root file system count as one. When one fails,
 // those attached before it by this call are detached in reverse; an *UndoError
 // says that this failed too. owner is a container id, or any other name for
 // what belongs to the sandbox. Volumes are detached by Release alone.
 func (m *Manager) Add(ctx context.Context, owner string, ss []Storage) ([]Volume, error) {
+	ss, err := gather(ss)
+	if err != nil {
+		return nil, fmt.Errorf("attach layers of a root file system: %w", err)
+	}
 	var done []claim
 	volumes := make([]Volume, 0, len(ss))
 	for _, s := range ss {

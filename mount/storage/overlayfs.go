@@ -76,7 +76,7 @@ type overlayPlan struct {
 
 // plan sorts the options of s.
 func (h overlayFS) plan(owner string, s Storage) (*overlayPlan, error) {
-	o, err := options(s)
+	o, err := options(s, 0)
 	if err != nil {
 		return nil, err
 	}

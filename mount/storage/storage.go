@@ -30,6 +30,8 @@ type Storage struct {
 	MountPoint    string
 	FSGroup       *FSGroup // nil leaves the ownership alone
 	Shared        bool     // stays mounted until the sandbox ends
+
+	layers []Storage // of a root file system, gathered by the Manager
 }
 
 // FSGroup asks that everything in the storage belong to a group.
@@ -91,5 +93,7 @@ type Deps struct {
 	PauseBundle string   // directory with config.json and rootfs; "/pause_bundle" when empty
 	Root        string   // DefaultRoot when empty; it must exist
 	Sys         string   // "/sys" when empty
+	Mkfs        string   // program that makes ext4, looked up in PATH; "mkfs.ext4" when empty
+	NoIntegrity bool     // encrypted scratch disks carry no authentication tags
 	Reserved    []string // names directly below Root where nothing may be mounted; "image" when nil
 }

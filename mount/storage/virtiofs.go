@@ -26,7 +26,7 @@ func (v virtioFS) Attach(ctx context.Context, _ string, s Storage) (Volume, erro
 	if s.Source == "" || strings.ContainsAny(s.Source, "/\x00") {
 		return nil, fmt.Errorf("tag %.80q of a shared directory: %w", s.Source, errdefs.ErrInvalidArgument)
 	}
-	o, err := options(s)
+	o, err := options(s, unix.MS_NODEV)
 	if err != nil {
 		return nil, err
 	}

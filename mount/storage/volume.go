@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -90,9 +91,10 @@ func undone(cause, undo error) error {
 	return &UndoError{Cause: cause, Undo: undo}
 }
 
-// options reads the mount options of a new mount. Words that would act on some
-// other mount instead are refused.
-func options(s Storage) (mount.Options, error) {
+// options reads the mount options of a new mount, which gets the forced flags
+// in any case. Words that would act on some other mount instead, that name
+// further devices, or that ask for the opposite of a forced flag are refused.
+func options(s Storage, forced uintptr) (mount.Options, error) {
 	o, err := mount.ParseOptions(s.Options)
 	if err != nil {
 		return o, err
@@ -100,8 +102,20 @@ func options(s Storage) (mount.Options, error) {
 	if bad := o.Flags & (unix.MS_REMOUNT | unix.MS_BIND | unix.MS_MOVE); bad != 0 {
 		return o, fmt.Errorf("mount option %q does not go with driver %s: %w", mount.FlagNames(bad), s.Driver, errdefs.ErrInvalidArgument)
 	}
+	for _, w := range mount.SplitOptions(s.Options) {
+		key, _, _ := strings.Cut(w, "=")
+		weakens := (key == "dev" && forced&unix.MS_NODEV != 0) || (key == "suid" && forced&unix.MS_NOSUID != 0)
+		if weakens || slices.Contains(otherDevices, key) {
+			return o, fmt.Errorf("mount option %.80q is not allowed for driver %s: %w", w, s.Driver, errdefs.ErrPermissionDenied)
+		}
+	}
+	o.Flags |= forced
 	return o, nil
 }
+
+// otherDevices are options of file systems that take a further device or file
+// of the guest into the mount.
+var otherDevices = []string{"device", "logdev", "rtdev", "journal_path", "journal_dev", "usrjquota", "grpjquota"}
 
 // oneOf checks the file system type of s against those its driver mounts.
 func oneOf(s Storage, types ...string) error {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk makes a loop device of an ext4 file system with two files.
-func disk(t *testing.T) string {
+// ext4Disk makes a loop device of an ext4 file system with two files.
+func ext4Disk(t *testing.T) string {
 	t.Helper()
 	for _, tool := range []string{"mke2fs", "losetup"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -28,6 +28,12 @@ func disk(t *testing.T) string {
 	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-d", dir, image, "4M").CombinedOutput(); err != nil {
 		t.Fatalf("mke2fs: %v, %s", err, out)
 	}
+	return loopDevice(t, image)
+}
+
+// loopDevice makes a loop device of an image.
+func loopDevice(t *testing.T, image string) string {
+	t.Helper()
 	out, err := exec.Command("losetup", "--find", "--show", image).CombinedOutput()
 	if err != nil {
 		t.Skipf("no loop device to be had: %s", out)
@@ -42,7 +48,7 @@ func disk(t *testing.T) string {
 }
 
 func TestBlk(t *testing.T) {
-	node := disk(t)
+	node := ext4Disk(t)
 	g := newGuest(t)
 	etc := new(unix.Stat_t)
 	if err := unix.Stat("/etc", etc); err != nil {
@@ -110,9 +116,12 @@ func TestBlkRefuses(t *testing.T) {
 		change func(*Storage)
 		class  func(error) bool
 	}{
-		{"encryption", func(s *Storage) { s.DriverOptions = []string{"encryption_key=ephemeral", "create_filesystem"} }, errdefs.IsNotImplemented},
-		{"formatting", func(s *Storage) { s.DriverOptions = []string{"create_filesystem"} }, errdefs.IsNotImplemented},
-		{"verity", func(s *Storage) { s.Options = []string{"ro", "X-kata.dmverity-enabled=true"} }, errdefs.IsNotImplemented},
+		{"encryption of what is there", func(s *Storage) { s.DriverOptions = []string{"encryption_key=ephemeral"} }, errdefs.IsInvalidArgument},
+		{"encryption under another key", func(s *Storage) { s.DriverOptions = []string{"encryption_key=kbs:///a/b/c", "create_filesystem"} }, errdefs.IsInvalidArgument},
+		{"another file system", func(s *Storage) { s.FSType = "xfs"; s.DriverOptions = []string{"create_filesystem"} }, errdefs.IsInvalidArgument},
+		{"verity without layers", func(s *Storage) { s.Options = []string{"ro", "X-kata.dmverity-enabled=true"} }, errdefs.IsInvalidArgument},
+		{"devices", func(s *Storage) { s.Options = []string{"dev"} }, errdefs.IsPermissionDenied},
+		{"a second device", func(s *Storage) { s.Options = []string{"noatime,logdev=/dev/vdb"} }, errdefs.IsPermissionDenied},
 		{"unknown protection", func(s *Storage) { s.DriverOptions = []string{"integrity=yes"} }, errdefs.IsInvalidArgument},
 		{"type without a disk", func(s *Storage) { s.FSType = "tmpfs" }, errdefs.IsInvalidArgument},
 		{"bind with a type", func(s *Storage) { s.Options = []string{"bind"} }, errdefs.IsInvalidArgument},

@@ -1,0 +1,115 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/mount/crypt"
+)
+
+// scratch makes an empty disk of the host's ready for use: a block emptyDir.
+type scratch struct {
+	mapper    *crypt.Mapper
+	integrity bool   // encrypted disks carry authentication tags
+	mkfs      string // program that makes ext4
+}
+
+// wish is what driver options ask for.
+type wish struct{ filesystem, encryption bool }
+
+// Driver options of block storages.
+const (
+	optionFilesystem = "create_filesystem"
+	optionKey        = "encryption_key="
+	optionNote       = "io.katacontainers.volume" // for the host's own use
+)
+
+// parseWish reads the driver options. Encryption without a fresh file system is
+// refused, because what the host put on the disk would be read in clear.
+func parseWish(s Storage) (wish, error) {
+	var w wish
+	for _, d := range s.DriverOptions {
+		switch {
+		case d == optionFilesystem:
+			w.filesystem = true
+		case d == optionKey+"ephemeral":
+			w.encryption = true
+		case strings.HasPrefix(d, optionNote):
+		default:
+			return wish{}, fmt.Errorf("unknown driver option %.80q for driver %s: %w", d, s.Driver, errdefs.ErrInvalidArgument)
+		}
+	}
+	switch {
+	case w.encryption && !w.filesystem:
+		return wish{}, fmt.Errorf("driver option %sephemeral goes with %s: %w", optionKey, optionFilesystem, errdefs.ErrInvalidArgument)
+	case w.filesystem && s.FSType != "ext4":
+		return wish{}, fmt.Errorf("driver option %s makes ext4, not %q: %w", optionFilesystem, s.FSType, errdefs.ErrInvalidArgument)
+	}
+	return w, nil
+}
+
+// prepared is a disk to mount.
+type prepared struct {
+	node   string
+	device *crypt.Device // nil when the node is the disk itself
+}
+
+func (p prepared) remove() error {
+	if p.device == nil {
+		return nil
+	}
+	return p.device.Remove()
+}
+
+// prepare does what is wished for, in the order encryption, file system.
+func (c scratch) prepare(ctx context.Context, node string, w wish) (prepared, error) {
+	p := prepared{node: node}
+	if !w.filesystem {
+		return p, nil
+	}
+	if _, err := exec.LookPath(c.mkfs); err != nil {
+		return p, fmt.Errorf("driver option %s: the guest has no %s: %w", optionFilesystem, c.mkfs, errdefs.ErrNotImplemented)
+	}
+	if w.encryption {
+		d, err := c.mapper.OpenScratch(ctx, node, c.integrity)
+		if err != nil {
+			return p, err
+		}
+		p = prepared{d.Node, d}
+	}
+	if err := c.format(ctx, p.node); err != nil {
+		return p, undone(err, p.remove())
+	}
+	return p, nil
+}
+
+// format makes an ext4 whose options are those of the reference: no journal,
+// since a crash ends the data's life, and few inodes, which dm-integrity makes
+// dear.
+func (c scratch) format(ctx context.Context, node string) error {
+	cmd := exec.CommandContext(ctx, c.mkfs, "-q", "-F", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128", node)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make file system: %w: %s", errors.Join(err, ctx.Err()), clip(strings.TrimSpace(string(out))))
+	}
+	return nil
+}
+
+// protected is a mount of a mapped device.
+type protected struct {
+	mounted
+	device *crypt.Device
+}
+
+// Detach implements Volume.
+func (p protected) Detach(ctx context.Context) error {
+	if err := p.mounted.Detach(ctx); err != nil {
+		return err
+	}
+	return p.device.Remove()
+}

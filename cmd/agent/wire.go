@@ -127,7 +127,8 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 	if g.guarded, err = p.guard(ctx); err != nil {
 		return nil, err
 	}
-	deps := storage.Deps{Devices: finder, PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved}
+	deps := storage.Deps{Devices: finder, NoIntegrity: !p.config.Storage.Integrity,
+		PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved}
 	handlers := storage.Handlers(deps)
 	g.sandbox = sandbox.New(sandbox.Deps{
 		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),

@@ -54,6 +54,13 @@ mkguest: go
 guest: build ## build the guest kernel and initrd into out/guest/
 	$(BIN)/mkguest build --agent $(BIN)/coffer-agent --out out/guest
 
+.PHONY: install
+install: agent ## lay out what a guest's root needs below DESTDIR=
+	install -D -m 0755 $(BIN)/coffer-agent $(DESTDIR)/usr/bin/kata-agent
+	ln -sfn kata-agent $(DESTDIR)/usr/bin/coffer-agent
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system rootfs/systemd/kata-agent.service rootfs/systemd/kata-containers.target
+	install -D -m 0644 rootfs/image/default-policy.rego $(DESTDIR)/etc/kata-opa/default-policy.rego
+
 .PHONY: test
 test: build $(TOOLS)/gotestsum ## run every test, with the race detector, VM tests included
 	@.ci/leftovers save $(CACHE)/before

@@ -54,7 +54,7 @@ func packDisk(ctx context.Context, t *tree) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read disk: %w", err)
 	}
-	return append(partitionTable(len(system)), system...), nil
+	return append(PartitionTable(len(system)), system...), nil
 }
 
 // stageDisk writes the files to dir and the commands that put them into a file
@@ -122,9 +122,9 @@ func runTool(ctx context.Context, stdin, name string, args ...string) error {
 	return nil
 }
 
-// partitionTable is a master boot record with one Linux partition, padded to
-// where that begins.
-func partitionTable(size int) []byte {
+// PartitionTable is a master boot record with one Linux partition, padded to
+// where that begins; size is that of the partition in bytes.
+func PartitionTable(size int) []byte {
 	table := make([]byte, partitionStart)
 	copy(table[440:], "COFR") // the disk's signature
 	p := table[446:]

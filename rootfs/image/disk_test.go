@@ -83,7 +83,7 @@ func TestDiskRefuses(t *testing.T) {
 
 func TestPartitionTable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(file, append(partitionTable(4<<20), make([]byte, 4<<20)...), 0o600); err != nil {
+	if err := os.WriteFile(file, append(PartitionTable(4<<20), make([]byte, 4<<20)...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Fields(tool(t, "partx", "--show", "--noheadings", "-o", "NR,START,SECTORS,TYPE", file))

@@ -77,9 +77,9 @@ func componentKeys() []Key {
 	return []Key{
 		{File: "guest_components_procs", Cmdline: "agent.guest_components_procs", Trust: Guarded,
 			value: choice(func(c *Config) *string { return &c.Workload.Procs }, "none", "attestation-agent", "confidential-data-hub", "api-server-rest"),
-			Doc:   "The parts of the reference guest whose work is done. Only `api-server-rest` serves the HTTP API for containers on 127.0.0.1:8006."},
+			Doc:   "The parts of the reference guest whose work is done. `api-server-rest` serves the HTTP API for containers on 127.0.0.1:8006; the two whose sockets are not built end the boot."},
 		{File: "guest_components_rest_api", Cmdline: "agent.guest_components_rest_api", Trust: Guarded,
 			value: choice(func(c *Config) *string { return &c.Workload.API }, "resource", "attestation", "all"),
-			Doc:   "What the HTTP API for containers offers."},
+			Doc:   "What the HTTP API for containers offers. What needs evidence is not built and ends the boot."},
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/clock"
 	"github.com/coffer-cc/coffer/agent/config"
 	"github.com/coffer-cc/coffer/agent/console"
+	"github.com/coffer-cc/coffer/agent/extension"
 	"github.com/coffer-cc/coffer/agent/logging"
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/evidence/tee"
@@ -127,7 +128,7 @@ func (p *process) bootAndServe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.keepClock(), p.followHost()); err != nil {
+	if err := errors.Join(p.keepClock(), p.followHost(), checkComponents(p.config.Workload), p.adoptExtension(ctx, extension.CoCo)); err != nil {
 		return err
 	}
 	g, err := p.build(ctx, finder, stack, policy)

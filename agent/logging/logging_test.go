@@ -158,6 +158,20 @@ func TestLevels(t *testing.T) {
 	}
 }
 
+func TestQueriesAreLeftOut(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain? text":     "plain? text",
+		"no query: a://b": "no query: a://b",
+		"Reading blob body from https://h/b?sig=x failed (EOF), see \"https://i/c?d=e&f\"": "Reading blob body from https://h/b?… failed (EOF), see \"https://i/c?…\"",
+		"://?":    "://",
+		"x://a?b": "x://a?…",
+	} {
+		if got := withoutQueries(in); got != want {
+			t.Errorf("%q became %q", in, got)
+		}
+	}
+}
+
 func TestOtherLoggers(t *testing.T) {
 	lines := setup(t, slog.LevelInfo)
 	logrus.WithField("cgroup", "/x").WithError(errors.New("gone")).Warn("from a library")
@@ -165,7 +179,7 @@ func TestOtherLoggers(t *testing.T) {
 	log.Print("from another")
 	got := lines()
 	if len(got) != 2 || got[0]["msg"] != "from a library" || got[0]["level"] != "WARN" || got[0]["cgroup"] != "/x" ||
-		got[0]["error"] != "gone" || got[0]["subsystem"] != "libcontainer" || got[1]["msg"] != "from another" {
+		got[0]["error"] != "gone" || got[0]["subsystem"] != "library" || got[1]["msg"] != "from another" {
 		t.Errorf("got %v", got)
 	}
 	if logrus.IsLevelEnabled(logrus.DebugLevel) || !logrus.IsLevelEnabled(logrus.InfoLevel) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sirupsen/logrus"
 )
@@ -38,12 +39,32 @@ func (h hook) Fire(e *logrus.Entry) error {
 	if when.IsZero() {
 		when = time.Now()
 	}
-	r := slog.NewRecord(when, level, e.Message, 0)
-	r.AddAttrs(slog.String("subsystem", "libcontainer"))
+	r := slog.NewRecord(when, level, withoutQueries(e.Message), 0)
+	r.AddAttrs(slog.String("subsystem", "library"))
 	for k, v := range e.Data {
 		r.AddAttrs(slog.Any(k, v))
 	}
 	return h.handler.Handle(ctx, r)
+}
+
+// withoutQueries takes the queries out of URLs. The image library logs where it
+// reads from, and the address of a signed download is as good as a password.
+func withoutQueries(s string) string {
+	var out strings.Builder
+	for {
+		i := strings.Index(s, "://")
+		if i < 0 {
+			break
+		}
+		end := i + strings.IndexFunc(s[i:]+" ", func(r rune) bool { return unicode.IsSpace(r) || r == '"' })
+		url, query, found := strings.Cut(s[:end], "?")
+		out.WriteString(url)
+		if found && query != "" {
+			out.WriteString("?…")
+		}
+		s = s[end:]
+	}
+	return out.String() + s
 }
 
 func fromLogrus(l logrus.Level) slog.Level {

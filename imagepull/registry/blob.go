@@ -76,6 +76,8 @@ func (b *blob) Read(p []byte) (int, error) {
 			return 0, b.finish()
 		}
 		switch {
+		case err == nil:
+			continue // the library has reconnected by itself and asks for patience
 		case err == io.EOF:
 			err = fmt.Errorf("%w after %d of %d bytes: %w", errTruncated, b.off, b.desc.Size, errdefs.ErrDataLoss)
 		case errors.Is(err, io.ErrUnexpectedEOF):

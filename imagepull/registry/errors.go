@@ -53,6 +53,11 @@ func Explain(err error) error {
 		return &connectionError{network}
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return &connectionError{io.ErrUnexpectedEOF}
+	case strings.Contains(err.Error(), "exceeded maximum allowed size"):
+		return fmt.Errorf("registry's answer is too long: %w: %w", err, errdefs.ErrResourceExhausted)
+	case strings.Contains(err.Error(), "decoding bearer token"):
+		// The text quotes the answer, which may well be a token of another form.
+		return fmt.Errorf("registry's token server does not answer with a token: %w", errdefs.ErrUnauthenticated)
 	}
 	return err
 }

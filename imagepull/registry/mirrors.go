@@ -2,7 +2,9 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 )
@@ -30,7 +32,11 @@ func registriesFile(rules []Registry) ([]byte, error) {
 	var b bytes.Buffer
 	for _, r := range rules {
 		b.WriteString("[[registry]]\n")
-		if err := writeStrings(&b, "prefix", r.Prefix, "location", r.Location); err != nil {
+		location := r.Location
+		if !strings.HasPrefix(r.Prefix, "*.") {
+			location = cmp.Or(location, r.Prefix) // the library wants one
+		}
+		if err := writeStrings(&b, "prefix", r.Prefix, "location", location); err != nil {
 			return nil, err
 		}
 		fmt.Fprintf(&b, "insecure = %t\nblocked = %t\n", r.Insecure, r.Blocked)

@@ -196,6 +196,34 @@ func (r *Registry) PushIndex(t testing.TB, ref string, images ...v1.Descriptor) 
 	return r.PushManifest(t, ref, index.MediaType, marshal(t, index))
 }
 
+// Manifest returns what is stored under "name:tag", with its media type.
+func (r *Registry) Manifest(t testing.TB, ref string) (raw []byte, mediaType string) {
+	t.Helper()
+	name, tag, _ := strings.Cut(ref, ":")
+	w := r.get(t, "/v2/"+name+"/manifests/"+tag)
+	return w.body.Bytes(), w.header.Get("Content-Type")
+}
+
+// Blob returns the bytes of a blob in the repository name.
+func (r *Registry) Blob(t testing.TB, name string, d digest.Digest) []byte {
+	t.Helper()
+	return r.get(t, "/v2/"+name+"/blobs/"+d.String()).body.Bytes()
+}
+
+func (r *Registry) get(t testing.TB, path string) *answer {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &answer{header: http.Header{}, status: http.StatusOK}
+	r.store.ServeHTTP(w, req)
+	if w.status >= 300 {
+		t.Fatalf("GET %s: %d %s", path, w.status, w.body.String())
+	}
+	return w
+}
+
 func (r *Registry) put(t testing.TB, method, path, contentType string, raw []byte) {
 	t.Helper()
 	req, err := http.NewRequest(method, path, bytes.NewReader(raw))

@@ -1,7 +1,12 @@
 package ocispec
 
 import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,6 +85,53 @@ func TestLenient(t *testing.T) {
 	}
 }
 
+// What real shims send is taken as it is: nothing in it needs leniency but the
+// profile of a security module.
+func TestLenientOnRecords(t *testing.T) {
+	files, err := filepath.Glob("../../rpc/wire/testdata/spec/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d recorded specs, %v", len(files), err)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got, want specs.Spec
+		if err := errors.Join(json.Unmarshal(raw, &got), json.Unmarshal(raw, &want)); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		got.Process.ApparmorProfile = "docker-default"
+		Lenient(&got)
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s became\n%+v\nfrom\n%+v", file, got, want)
+		}
+	}
+}
+
+// FuzzLenient feeds the options of a mount: whatever they are, a bind mount
+// keeps flags alone, and leniency twice is leniency once.
+func FuzzLenient(f *testing.F) {
+	f.Add("bind", "rbind,ro,mode=755")
+	f.Add("tmpfs", "size=1m,nosuid")
+	f.Add("local", "bind,nonodev,rr,=")
+	f.Fuzz(func(t *testing.T, fstype, options string) {
+		in := strings.Split(options, ",")
+		spec := &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{}, Mounts: []specs.Mount{{Type: fstype, Options: in}}}
+		Lenient(spec)
+		once := spec.Mounts[0].Options
+		for _, o := range once {
+			if !slices.Contains(in, o) && o != "rbind" || slices.Contains(once, "rbind") && strings.Contains(o, "=") {
+				t.Errorf("%q gave %q", in, once)
+			}
+		}
+		Lenient(spec)
+		if !slices.Equal(once, spec.Mounts[0].Options) {
+			t.Errorf("%q became %q", once, spec.Mounts[0].Options)
+		}
+	})
+}
+
 func TestApplyImage(t *testing.T) {
 	image := v1.ImageConfig{
 		User: "www:data", WorkingDir: "/srv",
@@ -147,6 +199,23 @@ func TestResolveUser(t *testing.T) {
 			}
 		})
 	}
+	// Half a line of a file that is cut short would give www the number 3.
+	fill := strings.Repeat("#comment\n", maxAccounts/9) + strings.Repeat("\n", maxAccounts%9)
+	long := fill[len("www:x:3"):] + "www:x:33:44::/:/\n"
+	for _, user := range []string{"www", "3"} {
+		if got, err := ResolveUser(user, strings.NewReader(long), nil); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "larger than") {
+			t.Errorf("%s in a huge file: %+v, %v", user, got, err)
+		}
+	}
+	if got, err := ResolveUser("7:www", nil, strings.NewReader(long)); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("huge groups: %+v, %v", got, err)
+	}
+	for _, user := range []string{"low", "high", "ok", "ok:low"} {
+		const passwd = "low:x:-1:0::/:/\nhigh:x:0:4294967297::/:/\nok:x:1:1::/:/\n"
+		if got, err := ResolveUser(user, strings.NewReader(passwd), strings.NewReader("low:x:-5:ok\n")); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s has numbers out of range: %+v, %v", user, got, err)
+		}
+	}
 	if got, err := ResolveUser("7:8", nil, nil); err != nil || got.UID != 7 || got.GID != 8 {
 		t.Errorf("without files: %+v, %v", got, err)
 	}
@@ -156,9 +225,10 @@ func FuzzResolveUser(f *testing.F) {
 	f.Add("www:data", "www:x:33:44::/:/\n", "data:x:55:www\n")
 	f.Add("", ":::::::\n", "\x00:")
 	f.Add("1:2", "", "")
+	f.Add("a", "a:x:-1:-2::/:/\n", "g:x:-3:a\n")
 	f.Fuzz(func(t *testing.T, name, passwd, group string) {
 		got, err := ResolveUser(name, strings.NewReader(passwd), strings.NewReader(group))
-		if err == nil && (got.UID > 1<<31 || got.GID > 1<<31) {
+		if err == nil && slices.Max(append(got.AdditionalGids, got.UID, got.GID)) > maxAccount {
 			t.Errorf("ResolveUser(%q) = %+v", name, got)
 		}
 	})

@@ -16,6 +16,9 @@ import (
 // maxAccounts bounds what is read of an image's passwd or group file.
 const maxAccounts = 4 << 20
 
+// maxAccount is the largest number of a user or group that has a name.
+const maxAccount = 1<<31 - 1
+
 // SetRoot makes path the container's root file system. Whether it is read only
 // stays as the host said.
 func SetRoot(spec *specs.Spec, path string) {
@@ -109,21 +112,42 @@ func MountAt(spec *specs.Spec, destination string) *specs.Mount {
 // ResolveUser turns what an image calls its user, "name", "uid", "name:group"
 // or "uid:gid", into numbers. passwd and group are the files of the container's
 // root file system; nil stands for a file that does not exist. A name that is
-// in neither is an error, a number need not be.
+// in neither is an error, a number need not be. So is a file of more than 4 MiB.
 func ResolveUser(name string, passwd, group io.Reader) (specs.User, error) {
 	if passwd != nil {
-		passwd = io.LimitReader(passwd, maxAccounts)
+		passwd = &bounded{passwd, maxAccounts}
 	}
 	if group != nil {
-		group = io.LimitReader(group, maxAccounts)
+		group = &bounded{group, maxAccounts}
 	}
 	found, err := user.GetExecUser(name, nil, passwd, group)
 	if err != nil {
 		return specs.User{}, fmt.Errorf("resolve user: %w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	// Numbers that stand in the files have not been looked at.
+	for _, id := range append([]int{found.Uid, found.Gid}, found.Sgids...) {
+		if id < 0 || id > maxAccount {
+			return specs.User{}, fmt.Errorf("resolve user: number %d is out of range: %w", id, errdefs.ErrInvalidArgument)
+		}
 	}
 	out := specs.User{UID: uint32(found.Uid), GID: uint32(found.Gid)}
 	for _, gid := range found.Sgids {
 		out.AdditionalGids = append(out.AdditionalGids, uint32(gid))
 	}
 	return out, nil
+}
+
+// bounded refuses what is too long. Cutting it off would leave half a line at
+// the end, with another number than the whole one.
+type bounded struct {
+	r    io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.left -= n; b.left < 0 {
+		return 0, fmt.Errorf("file of accounts is larger than %d bytes: %w", maxAccounts, errdefs.ErrInvalidArgument)
+	}
+	return n, err
 }

@@ -288,35 +288,6 @@ func TestProcessOfGuestRoot(t *testing.T) {
 	}
 }
 
-func TestLookUp(t *testing.T) {
-	root := t.TempDir()
-	for name, text := range map[string]string{
-		"etc/passwd": "root:x:0:0::/:/bin/sh\nweb:x:33:44::/:/bin/sh\n", "etc/group": "www:x:55:\nextra:x:66:web\n",
-	} {
-		os.MkdirAll(filepath.Join(root, "etc"), 0o755)
-		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for spec, want := range map[string]string{
-		"web": "33 44 [66]", "web:www": "33 55 []", "1000": "1000 0 []", "1000:2000": "1000 2000 []", "nobody": "error",
-	} {
-		got := "error"
-		if u, err := lookUp(spec, root); err == nil {
-			got = fmt.Sprintf("%d %d %v", u.UID, u.GID, u.AdditionalGids)
-		}
-		if got != want {
-			t.Errorf("%s: got %s, want %s", spec, got, want)
-		}
-	}
-	out := t.TempDir()
-	os.Mkdir(filepath.Join(out, "etc"), 0o755)
-	os.Symlink("/etc/passwd", filepath.Join(out, "etc", "passwd"))
-	if _, err := lookUp("root", out); err == nil {
-		t.Error("the guest's own users were read")
-	}
-}
-
 func TestManyLives(t *testing.T) {
 	f := newFixture(t)
 	var wg sync.WaitGroup

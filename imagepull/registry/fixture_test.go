@@ -38,8 +38,6 @@ func newFront(t *testing.T, r *Registry, address string, answer func(http.Respon
 	return strings.TrimPrefix(s.URL, "https://")
 }
 
-func pass(http.ResponseWriter, *http.Request) bool { return false }
-
 func newClient(t *testing.T, c registry.Config) *registry.Client {
 	t.Helper()
 	c.Dir, c.Backoff = t.TempDir(), time.Millisecond

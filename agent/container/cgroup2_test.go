@@ -52,7 +52,7 @@ func TestRealCgroup2(t *testing.T) {
 		t.Skip("needs a machine with both cgroup versions: ", err)
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.short", "-test.run",
-		"^TestReal(Life|Exec|HeldInit|Terminal|KillInSharedNamespace|Pause|Cgroupfs|ManyLives)$")
+		"^TestReal(Life|Exec|HeldInit|Terminal|KillInSharedNamespace|Pause|Cgroupfs|Nested|ManyLives)$")
 	cmd.Env = append(os.Environ(), cgroup2Env+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
@@ -64,8 +64,8 @@ func TestRealCgroup2(t *testing.T) {
 
 // A container sees its own cgroup as the root of the hierarchy under v2.
 func TestRealCgroupfs(t *testing.T) {
-	if os.Getenv(cgroup2Env) == "" {
-		t.Skip("is about cgroup v2; TestRealCgroup2 runs it")
+	if controllers() == nil {
+		t.Skip("is about cgroup v2; TestRealCgroup2 and TestCgroup2 of rootfs/vmtest run it")
 	}
 	l := needLab(t)
 	if got := l.output(t, shell("cat /proc/self/cgroup | grep ^0; cat /sys/fs/cgroup/cgroup.procs"), nil); !strings.HasPrefix(got, "0::/\n1\n") {

@@ -64,6 +64,7 @@ manifest.json lists them with their checksums.`,
 	f.StringVar(&o.Policy, "policy", "", "default policy `file` (default: refuse every request)")
 	f.StringVar(&o.CABundle, "certificates", "/etc/ssl/certs/ca-certificates.crt", "`file` of trusted certificates, empty for none")
 	f.StringArrayVar(&add, "add", nil, "add a file or directory, as `SOURCE:TARGET` (may be repeated)")
+	f.StringSliceVar(&o.Spare, "spare-modules", nil, "kernel modules to have for a host that asks for them")
 	f.StringSliceVar(&o.Modules, "modules", nil, "kernel modules to load at boot, in order (default "+strings.Join(image.DefaultModules(), ",")+")")
 	f.StringVar(&o.Compression, "compression", "zstd", "of the initrd: zstd, gzip or none")
 	f.BoolVar(&o.Disk, "disk", false, "also build disk.img, the same root as an ext4 partition")

@@ -40,8 +40,13 @@ func fill(o Options, modules []module, m *Manifest) (*tree, error) {
 	order := ""
 	for _, mod := range modules {
 		t.file("/"+mod.Path, mod.Data, 0o644)
-		order += "/" + mod.Path + "\n"
+		if !mod.spare {
+			order += "/" + mod.Path + "\n"
+		}
 		m.input("module /"+mod.Path, mod.Data)
+	}
+	for path, text := range dependencyFiles(modules) {
+		t.file("/"+path, []byte(text), 0o644)
 	}
 	t.file(modulesPath, []byte(order), 0o644)
 	t.file(pauseBundle+"/config.json", []byte(pauseConfig), 0o644)

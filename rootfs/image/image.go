@@ -23,6 +23,8 @@ type Options struct {
 	Add      []Addition
 	// Modules to load at boot, in order; nil for DefaultModules.
 	Modules []string
+	// Spare modules lie in the image for a host that asks for them.
+	Spare []string
 	// Compression of the initrd: zstd, gzip or none. Empty is zstd.
 	Compression string
 	// Disk also makes disk.img, the same root on a partition.
@@ -73,7 +75,7 @@ func (s *Store) Build(ctx context.Context, o Options) (*Manifest, error) {
 	if wanted == nil {
 		wanted = DefaultModules()
 	}
-	modules, err := k.load(ctx, wanted)
+	modules, err := k.load(ctx, wanted, o.Spare)
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func TestLoadOrder(t *testing.T) {
 		{name: "loop", wanted: []string{"loop1"}, err: errdefs.ErrInvalidArgument},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			modules, err := k.load(t.Context(), tc.wanted)
+			modules, err := k.load(t.Context(), tc.wanted, nil)
 			if !errors.Is(err, tc.err) {
 				t.Fatalf("error %v, want %v", err, tc.err)
 			}

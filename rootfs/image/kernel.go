@@ -29,8 +29,10 @@ type packedModule struct {
 
 // A module is ready to be loaded with finit_module.
 type module struct {
-	Path string // relative to the guest's root
-	Data []byte
+	Path  string // relative to the guest's root
+	Data  []byte
+	needs []string // names of the modules that it depends on directly
+	spare bool     // not to be loaded at boot
 }
 
 func readKernel(ctx context.Context, deb string) (*kernel, error) {
@@ -71,8 +73,9 @@ func moduleName(base string) string {
 }
 
 // load returns the wanted modules and what they depend on, in an order in
-// which each finds its dependencies loaded.
-func (k *kernel) load(ctx context.Context, wanted []string) ([]module, error) {
+// which each finds its dependencies loaded, and then those that only the spare
+// ones need.
+func (k *kernel) load(ctx context.Context, wanted, spare []string) ([]module, error) {
 	var ordered []module
 	state := map[string]bool{} // absent: not seen, false: on the path, true: done
 	var visit func(name string) error
@@ -103,7 +106,7 @@ func (k *kernel) load(ctx context.Context, wanted []string) ([]module, error) {
 					return err
 				}
 			}
-			ordered = append(ordered, module{strings.TrimSuffix(packed.path, ".xz"), data})
+			ordered = append(ordered, module{Path: strings.TrimSuffix(packed.path, ".xz"), Data: data, needs: needs})
 		}
 		state[name] = true
 		return nil
@@ -112,6 +115,15 @@ func (k *kernel) load(ctx context.Context, wanted []string) ([]module, error) {
 		if err := visit(name); err != nil {
 			return nil, err
 		}
+	}
+	boot := len(ordered)
+	for _, name := range spare {
+		if err := visit(name); err != nil {
+			return nil, err
+		}
+	}
+	for i := range ordered[boot:] {
+		ordered[boot+i].spare = true
 	}
 	return ordered, nil
 }

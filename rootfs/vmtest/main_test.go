@@ -4,12 +4,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/coffer-cc/coffer/rootfs/image"
 	"github.com/coffer-cc/coffer/rootfs/vm"
 )
 
@@ -42,36 +39,7 @@ func TestInside(t *testing.T) {
 	if chosenTransport(t) == vm.Loopback {
 		run = "."
 	}
-	b, err := prepare()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(t.TempDir(), "vmtest")
-	build := exec.Command("go", "test", "-c", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build test program: %v: %s", err, out)
-	}
-	o := b.options
-	o.Add = []image.Addition{{Source: program, Target: insideProgram}}
-	o.Out = t.TempDir()
-	if _, err := b.store.Build(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-	c := sharedConfig(t)
-	c.Kernel, c.Initrd = filepath.Join(o.Out, "vmlinuz"), filepath.Join(o.Out, "initrd.img")
-	c.Transport, c.Memory = vm.Loopback, 768
-	c.Words = append(c.Words, insideArgs(run)...)
-	machine := Start(t, c)
-	defer machine.Stop()
-	if err := machine.Wait(t.Context()); err != nil {
-		t.Error(err)
-	}
-	text := machine.Console()
-	if !strings.Contains(text, insideResult+"0") {
-		t.Errorf("tests inside the guest failed:\n%s", text)
-	}
-	t.Logf("transport %s:\n%s", machine.Transport(), testLines(text))
+	t.Log(testLines(runInGuest(t, run, 768)))
 }
 
 // testLines picks what the testing package printed from a console.

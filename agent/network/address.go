@@ -28,6 +28,9 @@ func (a Address) parse() (*netlink.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() {
+		return nil, fmt.Errorf("address: no address for an interface of the pod: %w", errdefs.ErrInvalidArgument)
+	}
 	bits, err := strconv.ParseUint(a.Mask, 10, 8)
 	if err != nil || int(bits) > ip.BitLen() {
 		return nil, fmt.Errorf("mask: not a prefix length: %w", errdefs.ErrInvalidArgument)

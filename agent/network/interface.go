@@ -46,6 +46,9 @@ type target struct {
 // name or hardware address changes, because going down drops its routes; asking
 // twice therefore changes nothing. Addresses that the request does not mention
 // stay. A missing interface is an error with the text "Link not found".
+//
+// The loopback interface is the guest's own: it is neither configured nor
+// renamed, and no other interface gets an address of it.
 func (s *Stack) UpdateInterface(ctx context.Context, want Interface) error {
 	t, err := want.check()
 	if err != nil {
@@ -61,6 +64,9 @@ func (s *Stack) UpdateInterface(ctx context.Context, want Interface) error {
 	defer s.mu.Unlock()
 	link, err := s.find(ctx, t, device)
 	if err != nil {
+		return fmt.Errorf("update interface %s: %w", t.Name, err)
+	}
+	if err := notLoopback("name", link); err != nil {
 		return fmt.Errorf("update interface %s: %w", t.Name, err)
 	}
 	if err := s.rename(link, t.Name); err != nil {
@@ -87,10 +93,10 @@ func (i Interface) check() (target, error) {
 		}
 		t.mac = mac
 	}
-	for _, a := range i.Addresses {
+	for n, a := range i.Addresses {
 		addr, err := a.parse()
 		if err != nil {
-			return t, err
+			return t, fmt.Errorf("IPAddresses[%d].%w", n, err)
 		}
 		t.addrs = append(t.addrs, addr)
 	}
@@ -141,8 +147,8 @@ func (s *Stack) adopt(name string, mac net.HardwareAddr) error {
 	if err != nil {
 		return err
 	}
-	if link.Attrs().Flags&net.FlagLoopback != 0 {
-		return fmt.Errorf("%s is the loopback: %w", name, errdefs.ErrInvalidArgument)
+	if err := notLoopback("name", link); err != nil {
+		return err
 	}
 	if bytes.Equal(link.Attrs().HardwareAddr, mac) {
 		return nil
@@ -151,6 +157,15 @@ func (s *Stack) adopt(name string, mac net.HardwareAddr) error {
 		return err
 	}
 	return s.handle.LinkSetHardwareAddr(link, mac)
+}
+
+// notLoopback keeps the host's hands off the loopback interface: the workload
+// API listens there, and services trust that nobody from outside reaches it.
+func notLoopback(field string, link netlink.Link) error {
+	if link.Attrs().Flags&net.FlagLoopback != 0 {
+		return fmt.Errorf("%s: %s is the loopback interface: %w", field, link.Attrs().Name, errdefs.ErrPermissionDenied)
+	}
+	return nil
 }
 
 func (s *Stack) byName(name string) (netlink.Link, error) {
@@ -189,6 +204,9 @@ func (s *Stack) rename(link netlink.Link, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := notLoopback("name", holder); err != nil {
+		return err
+	}
 	if err := s.setName(holder, fmt.Sprintf("swap%d", holder.Attrs().Index)); err != nil {
 		return err
 	}
@@ -204,11 +222,15 @@ func (s *Stack) rename(link netlink.Link, name string) error {
 	return s.handle.LinkSetUp(holder)
 }
 
+// setName renames a link. Before Linux 6.2 only one that is down takes a name,
+// and going down costs it its routes and IPv6 addresses, so that comes second.
 func (s *Stack) setName(link netlink.Link, name string) error {
-	if link.Attrs().Flags&net.FlagUp != 0 {
-		if err := s.handle.LinkSetDown(link); err != nil {
-			return err
-		}
+	err := s.handle.LinkSetName(link, name)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	if err := s.handle.LinkSetDown(link); err != nil {
+		return err
 	}
 	return s.handle.LinkSetName(link, name)
 }

@@ -17,8 +17,8 @@ type Neighbor struct {
 	Flags  int32
 }
 
-// AddNeighbors adds or replaces the entries, in order. All are checked before
-// the first is set.
+// AddNeighbors adds or replaces the entries, in order. All are checked, and
+// their devices found, before the first is set.
 func (s *Stack) AddNeighbors(_ context.Context, want []Neighbor) error {
 	if err := checkCount("ARPNeighbors", len(want)); err != nil {
 		return err
@@ -27,7 +27,7 @@ func (s *Stack) AddNeighbors(_ context.Context, want []Neighbor) error {
 	for i, n := range want {
 		p, err := n.parse()
 		if err != nil {
-			return fmt.Errorf("neighbour %d: %w", i, err)
+			return fmt.Errorf("ARPNeighbors[%d].%w", i, err)
 		}
 		parsed[i] = p
 	}
@@ -35,10 +35,15 @@ func (s *Stack) AddNeighbors(_ context.Context, want []Neighbor) error {
 	defer s.mu.Unlock()
 	for i, n := range parsed {
 		link, err := s.byName(want[i].Device)
+		if err == nil {
+			err = notLoopback("device", link)
+		}
 		if err != nil {
-			return fmt.Errorf("neighbour on %s: %w", want[i].Device, err)
+			return fmt.Errorf("ARPNeighbors[%d]: neighbour on %s: %w", i, want[i].Device, err)
 		}
 		n.LinkIndex = link.Attrs().Index
+	}
+	for i, n := range parsed {
 		if err := s.handle.NeighSet(n); err != nil {
 			return fmt.Errorf("set neighbour %s on %s: %w", n.IP, want[i].Device, err)
 		}

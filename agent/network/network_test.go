@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -291,4 +292,144 @@ func TestLoopbackUp(t *testing.T) {
 	if lo.Attrs().RawFlags&unix.IFF_UP == 0 {
 		t.Error("lo is down")
 	}
+}
+
+// The loopback interface is not the host's, under whatever name it asks.
+func TestLoopbackIsOurs(t *testing.T) {
+	s := newNamespace(t, nil, "eth0")
+	if err := s.LoopbackUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := s.ListInterfaces(t.Context())
+	route := func(r Route) error {
+		_, err := s.UpdateRoutes(t.Context(), []Route{r})
+		return err
+	}
+	for name, err := range map[string]error{
+		"by name":          s.UpdateInterface(t.Context(), Interface{Name: "lo", MTU: 100}),
+		"its address":      s.UpdateInterface(t.Context(), Interface{Name: "lo", HWAddr: "02:00:00:00:00:01"}),
+		"its name":         s.UpdateInterface(t.Context(), Interface{Name: "lo", HWAddr: macOf(t, s, "eth0")}),
+		"route through it": route(Route{Dest: "10.1.0.0/16", Device: "lo"}),
+		"route to it":      route(Route{Dest: "127.0.0.0/8", Device: "eth0"}),
+		"IPv6 route to it": route(Route{Dest: "::1/128", Device: "eth0", IPv6: true}),
+		"neighbour on it":  s.AddNeighbors(t.Context(), []Neighbor{{IP: "10.9.0.1", Device: "lo", HWAddr: "02:00:00:00:00:01"}}),
+	} {
+		if !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "loopback interface") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// It has no hardware address that could be asked for.
+	if err := s.UpdateInterface(t.Context(), Interface{Name: "eth9", HWAddr: "00:00:00:00:00:00"}); !errdefs.IsNotFound(err) {
+		t.Errorf("by address: %v", err)
+	}
+	for _, a := range []Address{{"127.0.0.2", "8"}, {"::1", "128"}, {"::ffff:127.0.0.1", "8"}, {"0.0.0.0", "0"}, {"224.0.0.1", "4"}} {
+		err := s.UpdateInterface(t.Context(), Interface{Name: "eth0", Addresses: []Address{a}})
+		if !errdefs.IsInvalidArgument(err) || !strings.HasPrefix(err.Error(), "IPAddresses[0].address: ") {
+			t.Errorf("address %s: %v", a.Address, err)
+		}
+	}
+	if after, _ := s.ListInterfaces(t.Context()); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("interfaces changed from\n%v to\n%v", before, after)
+	}
+}
+
+// Routes come in any order: each gateway is reached through another route.
+func TestRoutesDependOnEachOther(t *testing.T) {
+	s := newNamespace(t, nil, "eth0")
+	if err := s.UpdateInterface(t.Context(), Interface{Name: "eth0", Addresses: []Address{{"10.9.0.2", "24"}, {"fd00:9::2", "64"}}}); err != nil {
+		t.Fatal(err)
+	}
+	want := []Route{
+		{Dest: "0.0.0.0/0", Gateway: "172.16.0.1", Device: "eth0"},
+		{Dest: "172.16.0.0/24", Gateway: "192.168.77.1", Device: "eth0", Flags: unix.RTNH_F_ONLINK},
+		{Dest: "192.168.77.1/32", Device: "eth0", Scope: 253},
+		{Dest: "::/0", Gateway: "fd00:77::1", Device: "eth0", IPv6: true},
+		{Dest: "fd00:77::1/128", Device: "eth0", IPv6: true},
+		{Dest: "10.77.0.0/16", Gateway: "10.200.0.1", Device: "eth0", Flags: unix.RTNH_F_ONLINK},
+	}
+	// What a gateway is reached through must have link scope for IPv4.
+	want[0].Flags = unix.RTNH_F_ONLINK
+	got, err := s.UpdateRoutes(t.Context(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range want {
+		if !slices.ContainsFunc(got, func(r Route) bool { return r.Dest == w.Dest && r.Gateway == w.Gateway }) {
+			t.Errorf("%+v is missing in %+v", w, got)
+		}
+	}
+}
+
+// A request that fails halfway leaves the table as it was.
+func TestRoutesAreAllOrNone(t *testing.T) {
+	s := newNamespace(t, nil, "eth0")
+	if err := s.UpdateInterface(t.Context(), Interface{Name: "eth0", Addresses: []Address{{"10.9.0.2", "24"}}}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.UpdateRoutes(t.Context(), []Route{{Gateway: "10.9.0.1", Device: "eth0"}, {Dest: "10.1.0.0/16", Device: "eth0", Scope: 253, MTU: 1300}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, last := range map[string]Route{
+		"no way to the gateway": {Dest: "10.2.0.0/16", Gateway: "203.0.113.1", Device: "eth0"},
+		"no device":             {Dest: "10.2.0.0/16", Device: "eth7"},
+		"mixed families":        {Dest: "10.2.0.0/16", Gateway: "fd00::1", Device: "eth0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := s.UpdateRoutes(t.Context(), []Route{
+				{Dest: "10.1.0.0/16", Device: "eth0", Scope: 253, MTU: 1200},
+				{Gateway: "10.9.0.77", Device: "eth0"}, {Dest: "10.3.0.0/16", Device: "eth0", Scope: 253}, last,
+			})
+			if !errdefs.IsInvalidArgument(err) && !errdefs.IsNotFound(err) {
+				t.Errorf("got %v", err)
+			}
+			after, err := s.ListRoutes(t.Context())
+			if err != nil || fmt.Sprint(after) != fmt.Sprint(before) {
+				t.Errorf("table changed from\n%v to\n%v, %v", before, after, err)
+			}
+		})
+	}
+}
+
+// The link that gives its name away keeps its addresses and routes, where the
+// kernel renames links that are up.
+func TestSwapKeepsTheOthersRoutes(t *testing.T) {
+	s := newNamespace(t, nil, "eth0", "eth1")
+	one := macOf(t, s, "eth1")
+	if err := s.UpdateInterface(t.Context(), Interface{Name: "eth0", Addresses: []Address{{"10.9.0.2", "24"}, {"fd00:9::2", "64"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.UpdateRoutes(t.Context(), []Route{{Gateway: "10.9.0.1", Device: "eth0"}, {Gateway: "fd00:9::1", Device: "eth0"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.UpdateInterface(t.Context(), Interface{Name: "eth0", HWAddr: one}); err != nil {
+		t.Fatal(err)
+	}
+	if got := find(t, s, "eth1").Addresses; !slices.Contains(got, Address{"10.9.0.2", "24"}) {
+		t.Errorf("addresses of the other: %v", got)
+	}
+	routes, err := s.ListRoutes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, gateway := range []string{"10.9.0.1", "fd00:9::1"} {
+		if !slices.ContainsFunc(routes, func(r Route) bool { return r.Gateway == gateway && r.Device == "eth1" }) {
+			if major, minor := kernelVersion(t); major < 6 || major == 6 && minor < 2 {
+				t.Skip("this kernel takes a link down to rename it")
+			}
+			t.Errorf("the route by %s is lost: %+v", gateway, routes)
+		}
+	}
+}
+
+func kernelVersion(t *testing.T) (major, minor int) {
+	t.Helper()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major, minor
 }

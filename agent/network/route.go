@@ -1,11 +1,13 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
@@ -31,8 +33,9 @@ type Route struct {
 const settableFlags = unix.RTNH_F_ONLINK | unix.RTNH_F_PERVASIVE
 
 // UpdateRoutes adds or replaces the routes and returns the main table as it is
-// then. Routes without a gateway go first, because a gateway is reachable only
-// through one of them. Nothing is deleted.
+// then, all of them or none. They go in the order in which they depend on each other: those without
+// a gateway first, then each whose gateway can be reached by then. Nothing is
+// deleted. Routes through or to the loopback are refused.
 func (s *Stack) UpdateRoutes(ctx context.Context, want []Route) ([]Route, error) {
 	if err := checkCount("Routes", len(want)); err != nil {
 		return nil, err
@@ -41,35 +44,90 @@ func (s *Stack) UpdateRoutes(ctx context.Context, want []Route) ([]Route, error)
 	for i, r := range want {
 		p, err := r.parse()
 		if err != nil {
-			return nil, fmt.Errorf("route %d: %w", i, err)
+			return nil, fmt.Errorf("Routes[%d].%w", i, err)
 		}
 		parsed[i] = p
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, gateway := range []bool{false, true} {
-		for i, r := range parsed {
-			if (r.Gw != nil) != gateway {
-				continue
-			}
-			if err := s.replace(r, want[i]); err != nil {
-				return nil, err
-			}
-		}
+	if err := s.resolve(parsed, want); err != nil {
+		return nil, err
+	}
+	before, err := s.handle.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	if done, err := s.replaceAll(parsed); err != nil {
+		return nil, errors.Join(err, s.takeBack(done, before))
 	}
 	return s.ListRoutes(ctx)
 }
 
-func (s *Stack) replace(r *netlink.Route, want Route) error {
-	link, err := s.byName(want.Device)
-	if err != nil {
-		return fmt.Errorf("route through %s: %w", want.Device, err)
-	}
-	r.LinkIndex = link.Attrs().Index
-	if err := s.handle.RouteReplace(r); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add route to %s through %s: %w", r.Dst, want.Device, err)
+// resolve finds the device of each route before any is changed.
+func (s *Stack) resolve(routes []*netlink.Route, want []Route) error {
+	for i, r := range routes {
+		link, err := s.byName(want[i].Device)
+		if err == nil {
+			err = notLoopback("device", link)
+		}
+		if err != nil {
+			return fmt.Errorf("Routes[%d]: route through %s: %w", i, want[i].Device, err)
+		}
+		r.LinkIndex = link.Attrs().Index
 	}
 	return nil
+}
+
+// replaceAll goes over the routes until all are there or a round brings nothing
+// more: the kernel takes a gateway only when it knows the way to it. It returns
+// those that it set.
+func (s *Stack) replaceAll(routes []*netlink.Route) (done []*netlink.Route, err error) {
+	pending := slices.Clone(routes)
+	slices.SortStableFunc(pending, func(a, b *netlink.Route) int { return cmp.Compare(len(a.Gw), len(b.Gw)) })
+	for len(pending) > 0 {
+		var blocked []*netlink.Route
+		var reason error
+		for _, r := range pending {
+			err := s.handle.RouteReplace(r)
+			switch {
+			case err == nil:
+				done = append(done, r)
+			case noWay(err) && r.Gw != nil:
+				blocked, reason = append(blocked, r), err
+			case !errors.Is(err, unix.EEXIST):
+				return done, fmt.Errorf("add route to %s: %w", r.Dst, err)
+			}
+		}
+		if len(blocked) == len(pending) {
+			return done, fmt.Errorf("gateway: no way to %s for the route to %s: %w: %w", blocked[0].Gw, blocked[0].Dst, reason, errdefs.ErrInvalidArgument)
+		}
+		pending = blocked
+	}
+	return done, nil
+}
+
+// noWay is how IPv4 and IPv6 refuse a gateway.
+func noWay(err error) bool {
+	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EINVAL)
+}
+
+// takeBack removes the routes and sets those again that they had replaced.
+func (s *Stack) takeBack(done []*netlink.Route, before []netlink.Route) error {
+	var errs []error
+	for _, r := range slices.Backward(done) {
+		if err := s.handle.RouteDel(r); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("remove route to %s: %w", r.Dst, err))
+		}
+		for _, old := range before {
+			if old.Table == r.Table && old.Priority == r.Priority && old.Dst != nil && old.Dst.String() == r.Dst.String() {
+				old.Flags &= settableFlags
+				if err := s.handle.RouteReplace(&old); err != nil && !errors.Is(err, unix.EEXIST) {
+					errs = append(errs, fmt.Errorf("put back route to %s: %w", r.Dst, err))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // parse checks a route as far as that is possible without the kernel.
@@ -100,7 +158,13 @@ func (r Route) parse() (*netlink.Route, error) {
 	if err != nil {
 		return nil, err
 	}
+	if dst.Addr().IsLoopback() {
+		return nil, fmt.Errorf("dest: belongs to the loopback interface: %w", errdefs.ErrPermissionDenied)
+	}
 	out.Dst = ipNet(dst)
+	if r.Gateway != "" && dst.Addr().Is6() != v6 {
+		return nil, fmt.Errorf("gateway: is of another family than dest: %w", errdefs.ErrInvalidArgument)
+	}
 	src, err := r.source()
 	out.Src = src
 	return out, err

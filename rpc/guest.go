@@ -55,10 +55,6 @@ func (s *Server) getDiagnosticData(_ context.Context, r *agentpb.GetDiagnosticDa
 	return &agentpb.GetDiagnosticDataResponse{Data: text}, err
 }
 
-func (s *Server) onlineCPUMem(ctx context.Context, r *agentpb.OnlineCPUMemRequest) (*emptypb.Empty, error) {
-	return empty, s.deps.Machine.OnlineCPUMem(ctx, r.GetNbCpus(), r.GetCpuOnly())
-}
-
 func (s *Server) copyFile(ctx context.Context, r *agentpb.CopyFileRequest) (*emptypb.Empty, error) {
 	return empty, s.deps.Copier.Copy(ctx, guest.CopyRequest{
 		Path: r.GetPath(), Size: r.GetFileSize(), Offset: r.GetOffset(),

@@ -11,9 +11,7 @@ import (
 
 var empty = &emptypb.Empty{}
 
-// agentMethods is the whole service. A method that is not here answers
-// UNIMPLEMENTED, which shims take as "this agent is older" for the few calls
-// that they can do without.
+// agentMethods is the whole service.
 func (s *Server) agentMethods() map[string]ttrpc.Method {
 	g := s.gate
 	return map[string]ttrpc.Method{
@@ -44,6 +42,8 @@ func (s *Server) agentMethods() map[string]ttrpc.Method {
 		"ListInterfaces":  method(g, ruled, s.listInterfaces),
 		"ListRoutes":      method(g, ruled, s.listRoutes),
 		"AddARPNeighbors": method(g, ruled, s.addARPNeighbors),
+		"GetIPTables":     method(g, ruled, s.getIPTables),
+		"SetIPTables":     method(g, ruled, s.setIPTables),
 
 		"CopyFile":                       method(g, ruled, s.copyFile),
 		"UpdateEphemeralMounts":          method(g, ruled, s.updateEphemeralMounts),
@@ -52,7 +52,18 @@ func (s *Server) agentMethods() map[string]ttrpc.Method {
 		"GetGuestDetails":   method(g, ruled, s.getGuestDetails),
 		"GetMetrics":        method(g, ruled, s.getMetrics),
 		"GetDiagnosticData": method(g, ruled, s.getDiagnosticData),
-		"OnlineCPUMem":      method(g, ruled, s.onlineCPUMem),
+
+		"OnlineCPUMem":       method(g, ruled, s.onlineCPUMem),
+		"MemHotplugByProbe":  method(g, ruled, s.memHotplugByProbe),
+		"ReseedRandomDev":    method(g, ruled, s.reseedRandomDev),
+		"SetGuestDateTime":   method(g, ruled, plainOnly(s, clockOfHost, s.setGuestDateTime)),
+		"AddSwap":            method(g, ruled, plainOnly(s, swapOfHost, s.addSwap)),
+		"AddSwapPath":        method(g, ruled, plainOnly(s, swapOfHost, s.addSwapPath)),
+		"MemAgentMemcgSet":   method(g, ruled, s.memAgentMemcgSet),
+		"MemAgentCompactSet": method(g, ruled, s.memAgentCompactSet),
+
+		"GetVolumeStats": method(g, ruled, s.getVolumeStats),
+		"ResizeVolume":   method(g, ruled, s.resizeVolume),
 	}
 }
 

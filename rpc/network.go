@@ -72,6 +72,16 @@ func (s *Server) addARPNeighbors(ctx context.Context, r *agentpb.AddARPNeighbors
 	return empty, s.deps.Network.AddNeighbors(ctx, want)
 }
 
+func (s *Server) getIPTables(ctx context.Context, r *agentpb.GetIPTablesRequest) (*agentpb.GetIPTablesResponse, error) {
+	data, err := s.deps.IPTables.Save(ctx, r.GetIsIpv6())
+	return &agentpb.GetIPTablesResponse{Data: data}, err
+}
+
+func (s *Server) setIPTables(ctx context.Context, r *agentpb.SetIPTablesRequest) (*agentpb.SetIPTablesResponse, error) {
+	data, err := s.deps.IPTables.Restore(ctx, r.GetIsIpv6(), r.GetData())
+	return &agentpb.SetIPTablesResponse{Data: data}, err
+}
+
 func routes(rs []network.Route) *agentpb.Routes {
 	out := &agentpb.Routes{}
 	for _, r := range rs {

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/ttrpc"
 
 	"github.com/coffer-cc/coffer/agent/guest"
+	"github.com/coffer-cc/coffer/agent/memagent"
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
@@ -27,11 +28,19 @@ type Deps struct {
 	Policy    policy.Engine
 	Sandbox   *sandbox.Sandbox
 	Network   *network.Stack
+	IPTables  network.IPTables
 	Machine   guest.Machine
+	Swap      guest.Swap
+	MemAgent  *memagent.Agent
+	Volumes   guest.Volumes
 	Metrics   *guest.Metrics
 	Copier    *guest.Copier
 	Details   Details
 	Destroyed func() // called once when the host has destroyed the sandbox
+
+	// Confidential guests, those on a TEE, do not do what would open them to
+	// the host, whatever the policy says.
+	Confidential bool
 }
 
 // Details are the facts about the agent that the host may ask for.

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/coffer-cc/coffer/agent/guest"
+	"github.com/coffer-cc/coffer/agent/memagent"
 )
 
 // ownMetrics adds what Coffer knows beyond Kata's families. agent-ctl reads
@@ -23,6 +24,21 @@ func (p *process) ownMetrics(g *graph) func(context.Context, *guest.Exposition) 
 		e.Counter("coffer_log_lines_dropped", "Log lines lost because nobody took them")
 		e.Sample(float64(p.sink.Dropped()))
 		clockMetrics(e, p.clock.State())
+		memoryMetrics(e, g.memory.Counters())
 		g.guarded.metrics(e)
+	}
+}
+
+// memoryMetrics tells what the mem-agent did.
+func memoryMetrics(e *guest.Exposition, c memagent.Counters) {
+	e.Counter("coffer_memagent_total", "What the mem-agent did")
+	for _, n := range []struct {
+		what  string
+		count uint64
+	}{
+		{"memcg_rounds", c.MemcgRounds}, {"memcg_skipped", c.MemcgSkipped}, {"aged", c.Aged}, {"evicted", c.Evicted},
+		{"compact_rounds", c.CompactRounds}, {"compact_skipped", c.CompactSkipped}, {"compactions", c.Compactions},
+	} {
+		e.Sample(float64(n.count), "what", n.what)
 	}
 }

@@ -136,6 +136,7 @@ func (p *process) bootAndServe(ctx context.Context) error {
 		return err
 	}
 	p.loop(finder.Run)
+	p.loop(g.memory.Run)
 	return p.serve(ctx, g)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/devices"
 	"github.com/coffer-cc/coffer/agent/guest"
 	"github.com/coffer-cc/coffer/agent/initdata"
+	"github.com/coffer-cc/coffer/agent/memagent"
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
@@ -48,6 +49,7 @@ type graph struct {
 	server    *rpc.Server
 	sandbox   *sandbox.Sandbox
 	guarded   *guarded
+	memory    *memagent.Agent
 	peers     []socket.Option
 	destroyed chan struct{} // closed when the host has destroyed the sandbox
 }
@@ -130,10 +132,12 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 	deps := storage.Deps{Devices: finder, NoIntegrity: !p.config.Storage.Integrity,
 		PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved}
 	handlers := storage.Handlers(deps)
+	manager := storage.NewManager(deps, handlers)
+	confidential := tee.Present(tee.Drivers())
 	g.sandbox = sandbox.New(sandbox.Deps{
 		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),
 		Options:    container.Options{PipeSize: p.config.Container.PipeSize},
-		Storage:    storage.NewManager(deps, handlers),
+		Storage:    manager,
 		Images:     imageRules{engine},
 		Reserved:   reserved,
 		Devices:    finder,
@@ -144,13 +148,16 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 		LoadModule: func(ctx context.Context, m sandbox.KernelModule) error {
 			return guest.Modules{}.Load(ctx, m.Name, m.Parameters)
 		},
-		Confidential: tee.Present(tee.Drivers()),
+		Confidential: confidential,
 	})
 	machine := guest.New()
 	metrics := &guest.Metrics{Machine: machine}
+	g.memory = memagent.New(p.config.MemAgent, memagent.DefaultPaths())
 	g.server, err = rpc.New(rpc.Deps{
 		Policy: engine, Sandbox: g.sandbox, Network: stack, Machine: machine,
 		Metrics: metrics, Copier: &guest.Copier{Root: guest.SharedDir},
+		Swap: guest.Swap{Devices: finder}, Volumes: guest.Volumes{Mounts: manager},
+		MemAgent: g.memory, Confidential: confidential,
 		Details: rpc.Details{
 			Version: version, Init: p.init, Seccomp: container.Seccomp,
 			StorageHandlers: slices.Sorted(maps.Keys(handlers)),

@@ -43,10 +43,10 @@ type difference struct {
 }
 
 var differences = []difference{
-	{"clh-mgmt-block-policy", "GetIPTables", codes.Unimplemented, "not in this version", nil},
-	{"clh-mgmt-block-policy", "SetIPTables", codes.Unimplemented, "not in this version", nil},
-	{"clh-mgmt-block-policy", "GetVolumeStats", codes.Unimplemented, "not in this version", nil},
-	{"clh-mgmt-block-policy", "ResizeVolume", codes.Unimplemented, "not in this version", nil},
+	{"clh-mgmt-block-policy", "GetIPTables", codes.Unimplemented, "this machine has no iptables", nil},
+	{"clh-mgmt-block-policy", "SetIPTables", codes.Unimplemented, "this machine has no iptables", nil},
+	{"clh-mgmt-block-policy", "GetVolumeStats", codes.NotFound, "its disk needs a virtual machine", nil},
+	{"clh-mgmt-block-policy", "ResizeVolume", codes.NotFound, "its disk needs a virtual machine", nil},
 	{"", "ExecProcess", codes.Internal, "the program does not exist; the stub only sometimes said so", noProgram},
 	{"", "ReadStdout", codes.NotFound, "the process never was", noProgram},
 	{"", "ReadStderr", codes.NotFound, "the process never was", noProgram},

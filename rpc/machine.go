@@ -5,7 +5,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/coffer-cc/coffer/agent/guest"
 	"github.com/coffer-cc/coffer/agent/memagent"
 	"github.com/coffer-cc/coffer/protos/agentpb"
 )
@@ -27,7 +26,7 @@ func (s *Server) reseedRandomDev(_ context.Context, r *agentpb.ReseedRandomDevRe
 }
 
 func (s *Server) setGuestDateTime(ctx context.Context, r *agentpb.SetGuestDateTimeRequest) (*emptypb.Empty, error) {
-	return empty, guest.SetClock(ctx, r.GetSec(), r.GetUsec())
+	return empty, s.deps.Clock.Set(ctx, r.GetSec(), r.GetUsec())
 }
 
 func (s *Server) addSwap(ctx context.Context, r *agentpb.AddSwapRequest) (*emptypb.Empty, error) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/ttrpc"
 
+	"github.com/coffer-cc/coffer/agent/clock"
 	"github.com/coffer-cc/coffer/agent/guest"
 	"github.com/coffer-cc/coffer/agent/memagent"
 	"github.com/coffer-cc/coffer/agent/network"
@@ -32,6 +33,7 @@ type Deps struct {
 	Machine   guest.Machine
 	Swap      guest.Swap
 	MemAgent  *memagent.Agent
+	Clock     *clock.Keeper
 	Volumes   guest.Volumes
 	Metrics   *guest.Metrics
 	Copier    *guest.Copier

@@ -1,8 +1,8 @@
 // Package guest reads facts of the virtual machine and turns its knobs, as the
-// host asks: processors, memory and swap that were plugged in, the clock, the
-// random numbers, volumes, files that the host sends because it shares no file
-// system, metrics, the termination log. One file holds one of them; none keeps
-// state beyond what it says.
+// host asks: processors, memory and swap that were plugged in, random numbers,
+// volumes, files that the host sends because it shares no file system, metrics,
+// the termination log. One file holds one of them; none keeps state beyond what
+// it says.
 //
 // Values come from the host and are checked here. Paths that it names are
 // opened below a fixed directory, without following any symlink.

@@ -157,7 +157,7 @@ func (p *process) build(ctx context.Context, finder *device.Finder, stack *netwo
 		Policy: engine, Sandbox: g.sandbox, Network: stack, Machine: machine,
 		Metrics: metrics, Copier: &guest.Copier{Root: guest.SharedDir},
 		Swap: guest.Swap{Devices: finder}, Volumes: guest.Volumes{Mounts: manager},
-		MemAgent: g.memory, Confidential: confidential,
+		MemAgent: g.memory, Clock: p.clock, Confidential: confidential,
 		Details: rpc.Details{
 			Version: version, Init: p.init, Seccomp: container.Seccomp,
 			StorageHandlers: slices.Sorted(maps.Keys(handlers)),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -16,7 +17,7 @@ import (
 type scratch struct {
 	mapper    *crypt.Mapper
 	integrity bool   // encrypted disks carry authentication tags
-	mkfs      string // program that makes ext4
+	mkfs      string // program that makes ext4, a path or a name
 }
 
 // wish is what driver options ask for.
@@ -72,8 +73,9 @@ func (c scratch) prepare(ctx context.Context, node string, w wish) (prepared, er
 	if !w.filesystem {
 		return p, nil
 	}
-	if _, err := exec.LookPath(c.mkfs); err != nil {
-		return p, fmt.Errorf("driver option %s: the guest has no %s: %w", optionFilesystem, c.mkfs, errdefs.ErrNotImplemented)
+	program, err := findProgram(c.mkfs)
+	if err != nil {
+		return p, fmt.Errorf("driver option %s: %w", optionFilesystem, err)
 	}
 	if w.encryption {
 		d, err := c.mapper.OpenScratch(ctx, node, c.integrity)
@@ -82,17 +84,31 @@ func (c scratch) prepare(ctx context.Context, node string, w wish) (prepared, er
 		}
 		p = prepared{d.Node, d}
 	}
-	if err := c.format(ctx, p.node); err != nil {
+	if err := format(ctx, program, p.node); err != nil {
 		return p, undone(err, p.remove())
 	}
 	return p, nil
 }
 
+// findProgram looks where programs are. The first process of a guest has no
+// PATH.
+func findProgram(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("the guest has no %s: %w", name, errdefs.ErrNotImplemented)
+}
+
 // format makes an ext4 whose options are those of the reference: no journal,
 // since a crash ends the data's life, and few inodes, which dm-integrity makes
 // dear.
-func (c scratch) format(ctx context.Context, node string) error {
-	cmd := exec.CommandContext(ctx, c.mkfs, "-q", "-F", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128", node)
+func format(ctx context.Context, program, node string) error {
+	cmd := exec.CommandContext(ctx, program, "-q", "-F", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128", node)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("make file system: %w: %s", errors.Join(err, ctx.Err()), clip(strings.TrimSpace(string(out))))

@@ -93,7 +93,7 @@ type Deps struct {
 	PauseBundle string   // directory with config.json and rootfs; "/pause_bundle" when empty
 	Root        string   // DefaultRoot when empty; it must exist
 	Sys         string   // "/sys" when empty
-	Mkfs        string   // program that makes ext4, looked up in PATH; "mkfs.ext4" when empty
+	Mkfs        string   // program that makes ext4, a path or a name; "mkfs.ext4" when empty
 	NoIntegrity bool     // encrypted scratch disks carry no authentication tags
 	Reserved    []string // names directly below Root where nothing may be mounted; "image" when nil
 }

@@ -22,13 +22,18 @@ const (
 // call makes one call and fails the test with its error.
 func call[Q, R any](t testing.TB, method func(context.Context, Q) (R, error), request Q) R {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), callTimeout)
+	ctx, cancel := callContext(t)
 	defer cancel()
 	reply, err := method(ctx, request)
 	if err != nil {
 		t.Fatalf("%T: %v", request, err)
 	}
 	return reply
+}
+
+// callContext is for one call; a test's cleanup makes calls too.
+func callContext(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(t.Context()), callTimeout)
 }
 
 // createSandbox makes the pod as the Go shim does with a virtio-fs share.

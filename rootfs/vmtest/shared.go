@@ -104,7 +104,7 @@ func makeRoot(t testing.TB, dir string) {
 	if err := os.WriteFile(filepath.Join(dir, "bin", "busybox"), program, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "cat", "true", "sleep", "sha256sum", "dd", "ping", "id", "tail", "head", "cut", "wget", "ps", "tty", "echo", "hostname"} {
+	for _, name := range []string{"sh", "cat", "true", "sleep", "sha256sum", "dd", "ping", "id", "tail", "head", "cut", "wget", "ps", "tty", "echo", "hostname", "grep", "yes", "sync"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil && !os.IsExist(err) {
 			t.Fatal(err)
 		}

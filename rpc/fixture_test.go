@@ -39,7 +39,11 @@ type rules struct {
 	inputs []string
 }
 
-func (r *rules) Allow(_ context.Context, endpoint string, input []byte) (policy.Decision, error) {
+func (r *rules) Allow(_ context.Context, endpoint string, in policy.Input) (policy.Decision, error) {
+	input, err := in()
+	if err != nil {
+		return policy.Decision{}, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked = append(r.asked, endpoint)

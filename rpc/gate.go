@@ -122,17 +122,7 @@ func (g *gate) call(ctx context.Context, k kind, req proto.Message, handler func
 
 // decide asks the policy.
 func (g *gate) decide(ctx context.Context, name string, req proto.Message) error {
-	var input []byte
-	var err error
-	if c, ok := req.(*agentpb.CopyFileRequest); ok {
-		input, err = wire.CopyFileInput(c)
-	} else {
-		input, err = wire.PolicyInput(req)
-	}
-	if err != nil {
-		return err
-	}
-	d, err := g.policy.Allow(ctx, name, input)
+	d, err := g.policy.Allow(ctx, name, func() ([]byte, error) { return wire.PolicyInput(req) })
 	if err != nil {
 		return err
 	}

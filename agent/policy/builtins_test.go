@@ -57,7 +57,7 @@ Z { count(numbers.range_step(0, input.n, 1)) > 0 }`)
 		{"X", "1e15", false}, {"X", "9223372036854775807", false}, {"X", "1e300", false},
 		{"Y", "1e15", false}, {"Y", "9223372036854775807", false}, {"Y", "1e300", false}, {"Z", "1e15", false},
 	} {
-		d, err := r.Allow(t.Context(), c.endpoint, []byte(`{"n":`+c.n+`}`))
+		d, err := r.Allow(t.Context(), c.endpoint, JSON([]byte(`{"n":`+c.n+`}`)))
 		if err != nil || d.Allowed != c.want {
 			t.Errorf("%s of %s: got %v %v, want %v", c.endpoint, c.n, d, err, c.want)
 		}
@@ -69,7 +69,7 @@ func TestPrintsAreBounded(t *testing.T) {
 default X := false
 X { print(input.nope, input.long); some_i := numbers.range(1, 20000)[_]; print("line", some_i); false }`)
 	long := strings.Repeat("ä", maxPrint)
-	d, err := r.Allow(t.Context(), "X", []byte(`{"long":"`+long+`"}`))
+	d, err := r.Allow(t.Context(), "X", JSON([]byte(`{"long":"`+long+`"}`)))
 	if err != nil || d.Allowed {
 		t.Fatal(d, err)
 	}

@@ -38,7 +38,7 @@ func (d Decision) Denial(endpoint string) string {
 // Engine is what the gate needs. *Rego is the only one there is: a guest that
 // allows everything has a policy file which says so.
 type Engine interface {
-	Allow(ctx context.Context, endpoint string, input []byte) (Decision, error)
+	Allow(ctx context.Context, endpoint string, input Input) (Decision, error)
 	Replace(ctx context.Context, text string) error
 }
 
@@ -68,32 +68,27 @@ func New() *Rego {
 }
 
 // Allow decides whether the call named endpoint, which is the name of its
-// request message, may proceed with this input, a JSON object. A false
-// Decision is not an error. An error means that no decision was reached, for
+// request message, may proceed with this input. A false Decision is not an error. An error means that no decision was reached, for
 // instance because no rule has that name, and the caller then refuses the call.
 //
 // Changes of the state that an allowing rule asks for are made before Allow
 // returns, and stay when the call fails afterwards. The reference agent does
 // the same and genpolicy counts on it: a retry of the same call is judged by
 // the state that the first one left.
-func (r *Rego) Allow(ctx context.Context, endpoint string, input []byte) (Decision, error) {
+func (r *Rego) Allow(ctx context.Context, endpoint string, input Input) (Decision, error) {
 	return r.ask(ctx, endpoint, input, false)
 }
 
 // AllowUnlessRuled is Allow for a question that is this agent's own and that
 // policies made for other agents do not know: one without a rule of that name
 // allows. Without any policy the answer stays no.
-func (r *Rego) AllowUnlessRuled(ctx context.Context, rule string, input []byte) (Decision, error) {
+func (r *Rego) AllowUnlessRuled(ctx context.Context, rule string, input Input) (Decision, error) {
 	return r.ask(ctx, rule, input, true)
 }
 
-func (r *Rego) ask(ctx context.Context, endpoint string, input []byte, optional bool) (Decision, error) {
+func (r *Rego) ask(ctx context.Context, endpoint string, input Input, optional bool) (Decision, error) {
 	if !isName(endpoint) {
 		return Decision{}, fmt.Errorf("policy: name of the request is malformed: %w", errdefs.ErrInvalidArgument)
-	}
-	in, err := parseInput(input)
-	if err != nil {
-		return Decision{}, fmt.Errorf("%s: internal error: policy input: %w", endpoint, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.budget)
 	defer cancel()
@@ -106,6 +101,10 @@ func (r *Rego) ask(ctx context.Context, endpoint string, input []byte, optional 
 	}
 	if optional && !r.rules.has(endpoint) {
 		return Decision{Allowed: true}, nil
+	}
+	in, err := r.rules.input(endpoint, input)
+	if err != nil {
+		return Decision{}, fmt.Errorf("%s: internal error: policy input: %w", endpoint, err)
 	}
 	d, err := r.rules.decide(ctx, endpoint, in)
 	if err != nil {

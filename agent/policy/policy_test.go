@@ -73,7 +73,7 @@ func TestPod(t *testing.T) {
 	}
 	r := loadFile(t, "testdata/pod.rego")
 	for _, s := range steps { // in order: they share the state
-		d, err := r.Allow(t.Context(), s.endpoint, []byte(s.input))
+		d, err := r.Allow(t.Context(), s.endpoint, JSON([]byte(s.input)))
 		if err != nil {
 			t.Errorf("%s: %v", s.name, err)
 		}
@@ -86,7 +86,7 @@ func TestPod(t *testing.T) {
 func TestAllowAll(t *testing.T) {
 	r := loadFile(t, "testdata/allow-all.rego")
 	for _, endpoint := range []string{"CreateContainerRequest", "SetPolicyRequest", "GetIPTablesRequest", "MemAgentMemcgConfig"} {
-		if d, err := r.Allow(t.Context(), endpoint, []byte(`{}`)); err != nil || !d.Allowed {
+		if d, err := r.Allow(t.Context(), endpoint, JSON([]byte(`{}`))); err != nil || !d.Allowed {
 			t.Errorf("%s: %+v %v", endpoint, d, err)
 		}
 	}
@@ -95,7 +95,7 @@ func TestAllowAll(t *testing.T) {
 func TestNoPolicy(t *testing.T) {
 	r := New()
 	for _, endpoint := range []string{"CreateContainerRequest", "SetPolicyRequest", "GuestDetailsRequest"} {
-		d, err := r.Allow(t.Context(), endpoint, []byte(`{}`))
+		d, err := r.Allow(t.Context(), endpoint, JSON([]byte(`{}`)))
 		want := endpoint + " is blocked by policy: no policy loaded"
 		if err != nil || d.Allowed || d.Denial(endpoint) != want {
 			t.Errorf("%s: got %+v %v, want %q", endpoint, d, err, want)
@@ -142,7 +142,7 @@ Touched { data.pstate.y }
 		{"1x", false, errdefs.ErrInvalidArgument}, {strings.Repeat("x", 65), false, errdefs.ErrInvalidArgument},
 		{"Touched", false, errdefs.ErrInternal}, // nothing above left a trace
 	} {
-		d, err := r.Allow(t.Context(), c.endpoint, []byte(`{}`))
+		d, err := r.Allow(t.Context(), c.endpoint, JSON([]byte(`{}`)))
 		if d.Allowed != c.allowed || !errors.Is(err, c.class) {
 			t.Errorf("%s: got %v %v, want %v %v", c.endpoint, d, err, c.allowed, c.class)
 		}
@@ -150,9 +150,9 @@ Touched { data.pstate.y }
 }
 
 func TestInputIsChecked(t *testing.T) {
-	r := load(t, "package agent_policy\nX := true")
+	r := load(t, "package agent_policy\nX { not input.nothing }")
 	for _, in := range []string{"", "null", "[]", "1", `"x"`, "{", `{"a":}`, `{} {}`, "{\"a\": " + strings.Repeat("[", 20000)} {
-		if _, err := r.Allow(t.Context(), "X", []byte(in)); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if _, err := r.Allow(t.Context(), "X", JSON([]byte(in))); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%.20q: got %v", in, err)
 		}
 	}
@@ -179,7 +179,7 @@ func TestReplace(t *testing.T) {
 			if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
-			if d, err := r.Allow(t.Context(), "X", []byte("{}")); err != nil || !d.Allowed {
+			if d, err := r.Allow(t.Context(), "X", JSON([]byte("{}"))); err != nil || !d.Allowed {
 				t.Errorf("the old policy is gone: %v %v", d, err)
 			}
 		})
@@ -193,7 +193,7 @@ default Seen := false
 Seen { data.pstate.x == 1 }`
 	r := load(t, text)
 	seen := func() bool {
-		d, err := r.Allow(t.Context(), "Seen", []byte("{}"))
+		d, err := r.Allow(t.Context(), "Seen", JSON([]byte("{}")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +202,7 @@ Seen { data.pstate.x == 1 }`
 	if seen() {
 		t.Error("state is not empty")
 	}
-	if _, err := r.Allow(t.Context(), "Set", []byte("{}")); err != nil || !seen() {
+	if _, err := r.Allow(t.Context(), "Set", JSON([]byte("{}"))); err != nil || !seen() {
 		t.Errorf("state was not set: %v", err)
 	}
 	if err := r.Replace(t.Context(), text); err != nil || seen() {
@@ -213,7 +213,7 @@ Seen { data.pstate.x == 1 }`
 func TestLenient(t *testing.T) {
 	r := load(t, "package agent_policy\ndefault AllowRequestsFailingPolicy := true\nNo := false\nText := \"x\"")
 	for endpoint, want := range map[string]bool{"No": true, "Missing": true, "Text": false} {
-		if d, err := r.Allow(t.Context(), endpoint, []byte("{}")); d.Allowed != want || (err == nil) != want {
+		if d, err := r.Allow(t.Context(), endpoint, JSON([]byte("{}"))); d.Allowed != want || (err == nil) != want {
 			t.Errorf("%s: got %v %v", endpoint, d, err)
 		}
 	}
@@ -221,10 +221,10 @@ func TestLenient(t *testing.T) {
 	if err := r.Replace(t.Context(), "package agent_policy\nNo := false"); err != nil {
 		t.Fatal(err)
 	}
-	if d, err := r.Allow(t.Context(), "No", []byte("{}")); err != nil || d.Allowed {
+	if d, err := r.Allow(t.Context(), "No", JSON([]byte("{}"))); err != nil || d.Allowed {
 		t.Errorf("still lenient: %v %v", d, err)
 	}
-	if d, err := r.Allow(t.Context(), "Missing", []byte("{}")); err == nil || d.Allowed {
+	if d, err := r.Allow(t.Context(), "Missing", JSON([]byte("{}"))); err == nil || d.Allowed {
 		t.Errorf("still lenient: %v %v", d, err)
 	}
 }
@@ -236,7 +236,7 @@ func TestDialects(t *testing.T) {
 		"v1":             "package agent_policy\nX if { 1 == 1 }",
 		"v1 by import":   "package agent_policy\nimport rego.v1\nX if { 1 == 1 }",
 	} {
-		if d, err := load(t, text).Allow(t.Context(), "X", []byte("{}")); err != nil || !d.Allowed {
+		if d, err := load(t, text).Allow(t.Context(), "X", JSON([]byte("{}"))); err != nil || !d.Allowed {
 			t.Errorf("%s: %v %v", name, d, err)
 		}
 	}
@@ -250,7 +250,7 @@ some_pair { a := numbers.range(1, 1000000)[_]; b := numbers.range(1, 1000000)[_]
 func TestEvaluationIsBounded(t *testing.T) {
 	r := load(t, spinning)
 	r.budget = 50 * time.Millisecond
-	d, err := r.Allow(t.Context(), "X", []byte("{}"))
+	d, err := r.Allow(t.Context(), "X", JSON([]byte("{}")))
 	if !errors.Is(err, context.DeadlineExceeded) || d.Allowed {
 		t.Errorf("got %v %v", d, err)
 	}
@@ -263,14 +263,14 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.Allow(ctx, "X", []byte("{}")); !errors.Is(err, context.Canceled) {
+	if _, err := r.Allow(ctx, "X", JSON([]byte("{}"))); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if err := r.Replace(ctx, "package agent_policy\nY := true"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	r.unlock()
-	if d, err := r.Allow(t.Context(), "X", []byte("{}")); err != nil || !d.Allowed {
+	if d, err := r.Allow(t.Context(), "X", JSON([]byte("{}"))); err != nil || !d.Allowed {
 		t.Errorf("got %v %v", d, err)
 	}
 }
@@ -283,7 +283,7 @@ Take := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/taken", "value"
 	won := make(chan bool, 16)
 	for range cap(won) {
 		wg.Go(func() {
-			d, err := r.Allow(t.Context(), "Take", []byte("{}"))
+			d, err := r.Allow(t.Context(), "Take", JSON([]byte("{}")))
 			if err != nil {
 				t.Error(err)
 			}
@@ -314,7 +314,7 @@ X { walk(input, [_, v]); print(v); v == input }
 Y := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", input.container_id]), "value": input}]}`)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		for _, endpoint := range []string{"X", "Y"} {
-			_, _ = r.Allow(t.Context(), endpoint, in)
+			_, _ = r.Allow(t.Context(), endpoint, JSON(in))
 		}
 		if _, ok := field(r.rules.state.data, stateKey).(ast.Object); !ok {
 			t.Error("state is damaged")
@@ -352,7 +352,7 @@ func BenchmarkAllow(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				if d, err := r.Allow(b.Context(), c.endpoint, c.input); err != nil || !d.Allowed {
+				if d, err := r.Allow(b.Context(), c.endpoint, JSON(c.input)); err != nil || !d.Allowed {
 					b.Fatal(d, err)
 				}
 			}
@@ -381,13 +381,13 @@ func TestAllowUnlessRuled(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := load(t, string(pod)+"\n"+tc.rule+"\n")
-			d, err := r.AllowUnlessRuled(t.Context(), "VerifiedImage", []byte(`{"x":"y"}`))
+			d, err := r.AllowUnlessRuled(t.Context(), "VerifiedImage", JSON([]byte(`{"x":"y"}`)))
 			if d.Allowed != tc.allowed || (err != nil) != tc.fails {
 				t.Errorf("%+v, %v", d, err)
 			}
 		})
 	}
-	if d, err := New().AllowUnlessRuled(t.Context(), "VerifiedImage", []byte("{}")); d.Allowed || err != nil {
+	if d, err := New().AllowUnlessRuled(t.Context(), "VerifiedImage", JSON([]byte("{}"))); d.Allowed || err != nil {
 		t.Errorf("without a policy: %+v, %v", d, err)
 	}
 }

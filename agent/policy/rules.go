@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -16,7 +14,6 @@ const (
 	maxText  = 16 << 20
 	maxLine  = 64 << 10
 	maxLines = 200_000
-	maxInput = 32 << 20 // a message of 4 MiB with every byte as a number
 )
 
 // fileName stands before the line number in printed text, where users of
@@ -32,6 +29,7 @@ type rules struct {
 	state    *state
 	lenient  bool                // see AllowRequestsFailingPolicy
 	queries  map[string]ast.Body // by name of the rule
+	looks    map[string]bool     // by name of the rule; see looksAtInput
 }
 
 // compile turns text into rules with an empty state.
@@ -64,7 +62,7 @@ func compile(text string) (r *rules, err error) {
 	if c.Failed() {
 		return nil, fmt.Errorf("%w: %w", firstError(c.Errors), errdefs.ErrInvalidArgument)
 	}
-	return &rules{compiler: c, state: newState(), queries: map[string]ast.Body{}}, nil
+	return &rules{compiler: c, state: newState(), queries: map[string]ast.Body{}, looks: map[string]bool{}}, nil
 }
 
 // parse reads the dialect that the reference engine reads, Rego v0, and only
@@ -145,21 +143,3 @@ func refTo(name string) ast.Ref {
 // has tells whether the policy has a rule of that name, be it a default alone
 // or one that gives only a member of the value.
 func (p *rules) has(name string) bool { return len(p.compiler.GetRulesWithPrefix(refTo(name))) > 0 }
-
-// parseInput checks that input is a JSON object and leaves the conversion of
-// each field to the moment a rule looks at it. Writes carry their data as one
-// number per byte, which most policies never read.
-func parseInput(input []byte) (*ast.Term, error) {
-	if len(input) > maxInput {
-		return nil, fmt.Errorf("larger than %d bytes: %w", maxInput, errdefs.ErrInvalidArgument)
-	}
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(bytes.TrimSpace(input), &raw); err != nil || raw == nil {
-		return nil, fmt.Errorf("not a JSON object: %w", errdefs.ErrInvalidArgument)
-	}
-	fields := make(map[string]any, len(raw))
-	for k, v := range raw {
-		fields[k] = v
-	}
-	return ast.NewTerm(ast.LazyObject(fields)), nil
-}

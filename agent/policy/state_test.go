@@ -87,7 +87,7 @@ func TestSetsBecomeLists(t *testing.T) {
 Put := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/s", "value": {2, 1}}]}
 Got { data.pstate.s == [1, 2] }`)
 	for _, endpoint := range []string{"Put", "Got"} {
-		if d, err := r.Allow(t.Context(), endpoint, []byte("{}")); err != nil || !d.Allowed {
+		if d, err := r.Allow(t.Context(), endpoint, JSON([]byte("{}"))); err != nil || !d.Allowed {
 			t.Errorf("%s: %v %v", endpoint, d, err)
 		}
 	}

@@ -21,11 +21,7 @@ type imageRules struct{ engine *policy.Rego }
 
 // Judge implements sandbox.ImageRules.
 func (r imageRules) Judge(ctx context.Context, f sandbox.ImageFacts) error {
-	input, err := json.Marshal(imageInputOf(f))
-	if err != nil {
-		return fmt.Errorf("describe image to the policy: %w", err)
-	}
-	d, err := r.engine.AllowUnlessRuled(ctx, imageRule, input)
+	d, err := r.engine.AllowUnlessRuled(ctx, imageRule, func() ([]byte, error) { return json.Marshal(imageInputOf(f)) })
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func TestPolicies(t *testing.T) {
 			}
 			for i := range methods.Len() {
 				request := string(methods.Get(i).Input().Name())
-				got, err := engine.Allow(t.Context(), request, []byte("{}"))
+				got, err := engine.Allow(t.Context(), request, policy.JSON([]byte("{}")))
 				if err != nil || got.Allowed != tc.want {
 					t.Errorf("%s: allowed %v, error %v", request, got.Allowed, err)
 				}

@@ -33,6 +33,7 @@ const consoleRetry = 50 * time.Millisecond
 type output struct {
 	file *os.File
 	turn chan struct{} // holds one token: one reader at a time
+	most int           // one read never gets more, so its buffer is no larger
 
 	// What may still be read once the drain window is over: as much as fits
 	// into the pipe. A grandchild that prints for ever could otherwise keep
@@ -46,7 +47,7 @@ type output struct {
 }
 
 func newOutput(file *os.File, capacity int) *output {
-	o := &output{file: file, rest: capacity, turn: make(chan struct{}, 1)}
+	o := &output{file: file, most: min(capacity, maxRead), rest: capacity, turn: make(chan struct{}, 1)}
 	o.turn <- struct{}{}
 	return o
 }
@@ -65,7 +66,7 @@ func (o *output) read(ctx context.Context, max int) ([]byte, error) {
 	}
 	stop := context.AfterFunc(ctx, o.cancel)
 	defer stop()
-	buf := make([]byte, min(max, maxRead))
+	buf := make([]byte, min(max, o.most))
 	for !o.ended {
 		n, err := o.try(ctx, buf)
 		if n > 0 || err != nil {

@@ -28,10 +28,6 @@ import (
 	"github.com/coffer-cc/coffer/rpc/socket"
 )
 
-// memoryLimit is where the collector of garbage begins to work hard. It is far
-// above what the agent needs; a large pull must not take the workload's memory.
-const memoryLimit = 192 << 20
-
 // flushTime is how long the last lines may take to reach the console.
 const flushTime = time.Second
 
@@ -137,6 +133,7 @@ func (p *process) bootAndServe(ctx context.Context) error {
 	}
 	p.loop(finder.Run)
 	p.loop(g.memory.Run)
+	p.loop(heedMemory)
 	return p.serve(ctx, g)
 }
 

@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -67,6 +69,36 @@ func TestUnpackRefuses(t *testing.T) {
 			}
 			canary(t, dir)
 		})
+	}
+}
+
+// Nothing is reached through a symlink, however deep behind it it lies.
+func TestBehindSymlinks(t *testing.T) {
+	outside := t.TempDir()
+	secret := filepath.Join(outside, "sub", "secret")
+	if err := os.MkdirAll(filepath.Dir(secret), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(secret, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{outside, "../" + filepath.Base(outside)} {
+		for name, e := range map[string]Entry{
+			"file": File("d/sub/secret", "changed"), "new file": File("d/sub/new", ""), "directory": Dir("d/sub/", 0o777),
+			"link": Hardlink("stolen", "d/sub/secret"), "link there": Hardlink("d/sub/new", "own"), "symlink": Symlink("d/sub/new", "x"),
+			"deletion": File("d/sub/.wh.secret", ""), "opaque": File("d/sub/.wh..wh..opq", ""),
+			"pipe": entry(tar.Header{Name: "d/sub/new", Typeflag: tar.TypeFifo}, ""),
+		} {
+			_, _, err := unpack(t, NewLayer(t, Plain, File("own", ""), Symlink("d", target), e), format.Limits{})
+			if !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s behind %s: %v", name, target, err)
+			}
+		}
+	}
+	st, err := os.Stat(filepath.Dir(secret))
+	left, _ := os.ReadDir(filepath.Dir(secret))
+	if text, _ := os.ReadFile(secret); string(text) != "kept" || err != nil || st.Mode().Perm() != 0o755 || len(left) != 1 {
+		t.Errorf("outside: %q, %v, %v, %v", text, left, st.Mode(), err)
 	}
 }
 

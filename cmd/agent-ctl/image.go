@@ -13,20 +13,47 @@ import (
 	"github.com/coffer-cc/coffer/evidence/resource"
 	"github.com/coffer-cc/coffer/evidence/secret"
 	"github.com/coffer-cc/coffer/imagepull/encrypt"
+	"github.com/coffer-cc/coffer/imagepull/registry"
 )
 
 func (a *app) imageCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "image",
 		Short: "Encrypt and sign images",
-		Long: "Encrypt and sign images. An image is docker://REFERENCE in a registry, or\n" +
-			"oci:DIRECTORY[:TAG] in an OCI layout. Registries are used with the login of\n" +
-			"docker or podman, unless flags say otherwise.",
-		Args: cobra.NoArgs,
+		Long:  imageHelp,
+		Args:  cobra.NoArgs,
 	}
 	cmd.AddCommand(a.imageEncryptCommand(), a.imageSignCommand(), a.imageKeyCommand())
 	return cmd
 }
+
+const imageHelp = `Encrypt and sign images.
+
+An image is docker://REFERENCE in a registry, or oci:DIRECTORY[:TAG] in an OCI
+layout, as skopeo takes them. Registries are used with the login of docker or
+podman, unless --authfile or --username say otherwise.
+
+Encrypt first and sign then: a signature is for the digest of what is pulled.`
+
+const encryptHelp = `Encrypt the layers of an image, or of every image that an index lists, and print
+the digest of the result. Layers that are encrypted already stay as they are.
+
+Each layer gets a key of its own, which is wrapped with the key in --key. The
+guest asks the key broker for that one by --key-id. The format is that of
+Confidential Containers, so that other guests and skopeo read it too.
+
+  head -c 32 /dev/urandom > key
+  agent-ctl image encrypt docker://registry.example/app:1 docker://registry.example/app:1-enc \
+      --key key --key-id kbs:///default/image-key/app`
+
+const signHelp = `Sign an image by a key and put the signature beside it, where cosign puts its
+signatures, and print the digest that was signed. Signatures that are there stay.
+Of an index the index itself is signed, which covers the images that it lists.
+
+The guest's image policy names the public half of the key:
+
+  {"default": [{"type": "reject"}], "transports": {"docker": {"registry.example/app":
+    [{"type": "sigstoreSigned", "keyPath": "kbs:///default/cosign-key/app"}]}}}`
 
 // remoteFlags say how a registry is reached.
 type remoteFlags struct {
@@ -34,11 +61,13 @@ type remoteFlags struct {
 	plainHTTP bool
 	username  string
 	password  string
+	authfile  string
 }
 
 func (r *remoteFlags) define(f *pflag.FlagSet) {
 	f.StringArrayVar(&r.roots, "ca", nil, "PEM `FILE` of a certificate authority to trust in addition, repeatable")
 	f.BoolVar(&r.plainHTTP, "plain-http", false, "speak to the registry without TLS")
+	f.StringVar(&r.authfile, "authfile", "", "`FILE` with logins of registries, as docker and podman write it; programs that it names are not run")
 	f.StringVar(&r.username, "username", "", "log in to the registry as `NAME`")
 	f.StringVar(&r.password, "password-file", "", "`FILE` with the password for --username")
 }
@@ -55,6 +84,18 @@ func (r *remoteFlags) remote() (encrypt.Remote, error) {
 		}
 		out.Roots = append(out.Roots, string(pem))
 	}
+	if r.authfile != "" {
+		if r.username != "" {
+			return out, usagef("--authfile and --username exclude each other")
+		}
+		raw, err := os.ReadFile(r.authfile)
+		if err != nil {
+			return out, err
+		}
+		if out.Auth, err = registry.ParseAuth(raw); err != nil {
+			return out, fmt.Errorf("%s: %w", r.authfile, err)
+		}
+	}
 	if r.password != "" {
 		raw, err := os.ReadFile(r.password)
 		if err != nil {
@@ -69,7 +110,7 @@ func (r *remoteFlags) remote() (encrypt.Remote, error) {
 type encryptFlags struct {
 	remoteFlags
 	key, keyID, provider string
-	version2             bool
+	version2, quiet      bool
 }
 
 func (a *app) imageEncryptCommand() *cobra.Command {
@@ -77,6 +118,7 @@ func (a *app) imageEncryptCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "encrypt SOURCE DESTINATION",
 		Short: "Encrypt an image's layers, and print the new digest",
+		Long:  encryptHelp,
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.imageEncrypt(cmd.Context(), &f, args[0], args[1])
@@ -87,6 +129,7 @@ func (a *app) imageEncryptCommand() *cobra.Command {
 	fl.StringVar(&f.keyID, "key-id", "", "`URI` by which the guest asks the key broker for it, kbs:///… (required)")
 	fl.StringVar(&f.provider, "provider", encrypt.DefaultProvider, "`NAME` of the key provider in the annotations")
 	fl.BoolVar(&f.version2, "packet-v2", false, "write annotation packets of version 2")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "show no progress")
 	f.define(fl)
 	return cmd
 }
@@ -109,9 +152,11 @@ func (a *app) imageEncrypt(ctx context.Context, f *encryptFlags, src, dst string
 	}
 	key := secret.Bytes(raw)
 	defer key.Wipe()
+	steps := steps{app: a, live: terminal(a.err) >= 0, quiet: f.quiet}
 	d, err := encrypt.Encrypt(ctx, src, dst, encrypt.Options{
-		Key: key, KeyID: id, Provider: f.provider, Version2: f.version2, Remote: remote,
+		Key: key, KeyID: id, Provider: f.provider, Version2: f.version2, Remote: remote, Observe: steps.show,
 	})
+	steps.end()
 	if err != nil {
 		return err
 	}
@@ -125,9 +170,8 @@ func (a *app) imageSignCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign IMAGE",
 		Short: "Sign an image, and print the digest that was signed",
-		Long: "Sign an image by a key and put the signature beside it, where cosign puts its\n" +
-			"signatures. The guest's image policy names the public half.",
-		Args: cobra.ExactArgs(1),
+		Long:  signHelp,
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if key == "" {
 				return usagef("--key is needed")

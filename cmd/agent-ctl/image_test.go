@@ -94,3 +94,65 @@ func TestImageRefuses(t *testing.T) {
 	ctl(t, nil, "image", "sign", "docker://x").want(t, 2, "", "--key is needed")
 	ctl(t, nil, "image", "sign", "docker://x", "--key", short).want(t, 1, "", short)
 }
+
+// Logins may come from a file, as skopeo takes them, and what is done is told
+// on stderr unless told otherwise.
+func TestImageWithAuthFile(t *testing.T) {
+	reg := imagepulltest.NewRegistry(t)
+	reg.Push(t, "team/app:1", imagepulltest.NewLayer(t, imagepulltest.Gzip, imagepulltest.File("a", "a")), imagepulltest.NewLayer(t, imagepulltest.Zstd, imagepulltest.File("b", "b")))
+	reg.RequireAuth("me", "pass:word")
+	ca, key := write(t, "ca.pem", []byte(reg.CA)), write(t, "key", []byte(strings.Repeat("k", 32)))
+	login := func(key, auth string) string {
+		return write(t, "auth.json", []byte(`{"auths":{"`+key+`":{"auth":"`+auth+`"}},"credsStore":"evil"}`))
+	}
+	const good, wrong = "bWU6cGFzczp3b3Jk", "bWU6d3Jvbmc="
+	enc := func(authfile string, more ...string) result {
+		args := []string{"image", "encrypt", reg.Docker("team/app:1"), reg.Docker("team/app:enc"), "--ca", ca, "--key", key, "--key-id", "kbs:///default/key/app", "--authfile", authfile}
+		return ctl(t, nil, append(args, more...)...)
+	}
+	r := enc(login(reg.Host+"/team", good))
+	if r.code != 0 || !strings.HasPrefix(r.out, "sha256:") {
+		t.Fatalf("%+v", r)
+	}
+	for _, step := range []string{"encrypt layer 1 of 2\n", "encrypt layer 2 of 2\n", "write " + reg.Ref("team/app:enc") + "\n"} {
+		if strings.Count(r.err, step) != 1 {
+			t.Errorf("%q is not told once in %q", step, r.err)
+		}
+	}
+	if r := enc(login(reg.Host, good), "-q"); r.code != 0 || r.err != "" {
+		t.Errorf("quiet: %+v", r)
+	}
+	enc(login(reg.Host, wrong)).want(t, 3, "", "401")
+	enc(login("other.example", good)).want(t, 3, "", "401")
+	enc(login(reg.Host, "%%")).want(t, 1, "", "base64")
+	enc("/nowhere").want(t, 4, "", "/nowhere")
+	enc(login(reg.Host, good), "--username", "me", "--password-file", key).want(t, 2, "", "exclude each other")
+	if r := enc(login(reg.Host, wrong)); strings.Contains(r.err, "wrong") || strings.Contains(r.err, wrong) {
+		t.Errorf("the password is told: %q", r.err)
+	}
+	private, public := filepath.Join(t.TempDir(), "private"), filepath.Join(t.TempDir(), "public")
+	ctl(t, nil, "image", "keygen", private, public).want(t, 0, "", "")
+	if r := ctl(t, nil, "image", "sign", reg.Docker("team/app:enc"), "--ca", ca, "--key", private, "--authfile", login(reg.Host, good)); r.code != 0 {
+		t.Errorf("sign: %+v", r)
+	}
+}
+
+func TestImageHelp(t *testing.T) {
+	for command, words := range map[string][]string{
+		"":        {"docker://REFERENCE", "oci:DIRECTORY", "encrypt", "sign", "keygen"},
+		"encrypt": {"SOURCE DESTINATION", "--key FILE", "--key-id URI", "--authfile FILE", "--ca FILE", "--plain-http", "--username NAME", "--password-file FILE", "--quiet", "--packet-v2", "--provider NAME", "agent-ctl image encrypt docker://"},
+		"sign":    {"IMAGE", "--key FILE", "--identity REPOSITORY", "--authfile FILE", "sigstoreSigned", "cosign"},
+		"keygen":  {"PRIVATE-FILE PUBLIC-FILE"},
+	} {
+		args := []string{"image", "--help"}
+		if command != "" {
+			args = []string{"image", command, "--help"}
+		}
+		r := ctl(t, nil, args...)
+		for _, w := range words {
+			if r.code != 0 || !strings.Contains(r.out, w) {
+				t.Errorf("image %s --help (%d) lacks %q:\n%s", command, r.code, w, r.out)
+			}
+		}
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/coffer-cc/coffer/imagepull/encrypt"
 )
 
 // showPull tells on stderr how far pulls are until stop is called. On a
@@ -69,6 +71,33 @@ func (p *pullProgress) show(ss []sample) {
 func (p *pullProgress) end() {
 	if p.last != "" {
 		fmt.Fprintln(p.err)
+	}
+}
+
+// steps shows on stderr what is done to an image: a line that changes in place on
+// a terminal, elsewhere a line per step.
+type steps struct {
+	*app
+	live, quiet bool
+	step        string
+	shown       time.Time
+}
+
+func (s *steps) show(p encrypt.Progress) {
+	switch {
+	case s.quiet:
+	case !s.live && p.Step != s.step:
+		s.note("%s", p.Step)
+	case s.live && (p.Step != s.step || p.Done == p.Total || time.Since(s.shown) > 100*time.Millisecond):
+		fmt.Fprintf(s.err, "\r\033[K%s: %s of %s", printable(p.Step), size(float64(p.Done)), size(float64(p.Total)))
+		s.shown = time.Now()
+	}
+	s.step = p.Step
+}
+
+func (s *steps) end() {
+	if s.live && !s.quiet && s.step != "" {
+		fmt.Fprintln(s.err)
 	}
 }
 

@@ -14,8 +14,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/containerd/errdefs"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
@@ -38,6 +40,16 @@ type Options struct {
 	// Version2 writes annotation packets with a version.
 	Version2 bool
 	Remote   Remote
+	// Observe, if not nil, is told how far things are, often and from one
+	// goroutine at a time.
+	Observe func(Progress)
+}
+
+// Progress is a moment in the life of Encrypt.
+type Progress struct {
+	Step  string // "encrypt layer 2 of 5" for instance; the same while one thing is done
+	Done  int64  // bytes
+	Total int64  // bytes, 0 while it is not known
 }
 
 // DefaultProvider is the name under which existing guests look for keys.
@@ -46,6 +58,9 @@ const DefaultProvider = "attestation-agent"
 func (o Options) withDefaults() (Options, error) {
 	o.Provider = cmp.Or(o.Provider, DefaultProvider)
 	o.WrapType = cmp.Or(o.WrapType, decrypt.GCM)
+	if o.Observe == nil {
+		o.Observe = func(Progress) {}
+	}
 	if len(o.Key) != 32 {
 		return o, fmt.Errorf("key of %d bytes, not 32: %w", len(o.Key), errdefs.ErrInvalidArgument)
 	}
@@ -93,22 +108,31 @@ func Encrypt(ctx context.Context, src, dst string, o Options) (digest.Digest, er
 		return "", err
 	}
 	if to.dir == "" {
-		err = push(path, desc, to)
+		err = push(path, to, o.Observe)
 	}
 	return desc.Digest, err
 }
 
 // push copies an image or index from a layout to a registry.
-func push(path layout.Path, desc ocispec.Descriptor, to location) error {
+func push(path layout.Path, to location, observe func(Progress)) error {
 	local, err := location{dir: string(path)}.open()
 	if err != nil {
 		return err
 	}
+	updates, told := make(chan v1.Update, 16), make(chan struct{})
+	go func() {
+		defer close(told)
+		for u := range updates { // the library closes it
+			observe(Progress{"write " + to.ref.String(), u.Complete, u.Total})
+		}
+	}()
+	opts := append(slices.Clone(to.opts), remote.WithProgress(updates))
 	if local.index != nil {
-		err = remote.WriteIndex(to.ref, local.index, to.opts...)
+		err = remote.WriteIndex(to.ref, local.index, opts...)
 	} else {
-		err = remote.Write(to.ref, local.image, to.opts...)
+		err = remote.Write(to.ref, local.image, opts...)
 	}
+	<-told
 	if err != nil {
 		return explain(fmt.Errorf("write %s: %w", to.ref, err))
 	}

@@ -57,7 +57,7 @@ func (w *writer) image(img v1.Image) (ocispec.Descriptor, error) {
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		desc, err := w.layer(layer, d)
+		desc, err := w.layer(layer, d, fmt.Sprintf("encrypt layer %d of %d", i+1, len(old.Layers)))
 		if err != nil {
 			return ocispec.Descriptor{}, fmt.Errorf("layer %d: %w", i+1, err)
 		}
@@ -76,15 +76,16 @@ var ociLayers = map[types.MediaType]string{
 	types.DockerUncompressedLayer: ocispec.MediaTypeImageLayer,
 }
 
-func (w *writer) layer(layer v1.Layer, old v1.Descriptor) (ocispec.Descriptor, error) {
+func (w *writer) layer(layer v1.Layer, old v1.Descriptor, step string) (ocispec.Descriptor, error) {
 	if desc, done := w.layers[old.Digest.String()]; done {
 		return desc, nil
 	}
-	r, err := layer.Compressed()
+	body, err := layer.Compressed()
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	defer r.Close()
+	defer body.Close()
+	r := &observed{body, w.options.Observe, Progress{Step: step, Total: old.Size}}
 	var desc ocispec.Descriptor
 	if _, encrypted := decrypt.MediaType(string(old.MediaType)); encrypted {
 		desc, err = w.stream(r)
@@ -100,6 +101,20 @@ func (w *writer) layer(layer v1.Layer, old v1.Descriptor) (ocispec.Descriptor, e
 		w.layers[old.Digest.String()] = desc
 	}
 	return desc, err
+}
+
+// observed tells how much was read.
+type observed struct {
+	r       io.Reader
+	observe func(Progress)
+	at      Progress
+}
+
+func (o *observed) Read(p []byte) (int, error) {
+	n, err := o.r.Read(p)
+	o.at.Done += int64(n)
+	o.observe(o.at)
+	return n, err
 }
 
 // encrypt writes the ciphertext of r and returns it with its annotations.

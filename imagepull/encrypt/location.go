@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/coffer-cc/coffer/imagepull/registry"
 )
 
 // refName is the annotation by which an OCI layout knows its images' tags.
@@ -31,12 +33,16 @@ type Remote struct {
 	PlainHTTP bool
 	Username  string // overrules the login of the user when not empty
 	Password  string
+	Auth      *registry.Auth // takes the place of that login when not nil
 }
 
 func (r Remote) options(ctx context.Context) ([]remote.Option, error) {
 	opts := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
-	if r.Username != "" {
+	switch {
+	case r.Username != "":
 		opts[1] = remote.WithAuth(&authn.Basic{Username: r.Username, Password: r.Password})
+	case r.Auth != nil:
+		opts[1] = remote.WithAuthFromKeychain(keychain{r.Auth})
 	}
 	if len(r.Roots) == 0 {
 		return opts, nil
@@ -53,6 +59,22 @@ func (r Remote) options(ctx context.Context) ([]remote.Option, error) {
 	tr := remote.DefaultTransport.(*http.Transport).Clone()
 	tr.TLSClientConfig = &tls.Config{RootCAs: pool}
 	return append(opts, remote.WithTransport(tr)), nil
+}
+
+// keychain finds credentials as the guest does: by the longest part of the name.
+type keychain struct{ auth *registry.Auth }
+
+// Resolve implements authn.Keychain.
+func (k keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
+	ref, err := registry.ParseReference(target.String())
+	if err != nil {
+		return nil, err
+	}
+	c, ok := k.auth.Lookup(ref)
+	if !ok {
+		return authn.Anonymous, nil
+	}
+	return authn.FromConfig(authn.AuthConfig{Username: c.Username, Password: c.Password, IdentityToken: c.IdentityToken}), nil
 }
 
 // location is where an image is: docker://REFERENCE in a registry, or

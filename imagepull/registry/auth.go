@@ -74,9 +74,9 @@ func authKey(key string) string {
 	return host + "/" + path
 }
 
-// lookup returns the entry for the longest part of the name: the repository,
+// Lookup returns the entry for the longest part of the name: the repository,
 // the namespaces above it, the host.
-func (a *Auth) lookup(r Reference) (types.DockerAuthConfig, bool) {
+func (a *Auth) Lookup(r Reference) (types.DockerAuthConfig, bool) {
 	if a == nil {
 		return types.DockerAuthConfig{}, false
 	}

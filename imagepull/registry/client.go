@@ -86,7 +86,7 @@ func (c *Client) system(r Reference, auth *Auth) (*types.SystemContext, error) {
 	sys := c.sys
 	// Set even when empty: without it the library looks into files of $HOME.
 	sys.DockerAuthConfig = &types.DockerAuthConfig{}
-	if found, ok := auth.lookup(r); ok {
+	if found, ok := auth.Lookup(r); ok {
 		sys.DockerAuthConfig = &found
 	}
 	text := c.config.Proxy.forHost(r.Host())

@@ -90,14 +90,14 @@ func TestAuthLookup(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := "none"
-		if c, ok := a.lookup(r); ok {
+		if c, ok := a.Lookup(r); ok {
 			got = c.Username + ":" + c.Password
 		}
 		if got != want {
 			t.Errorf("%s: %s, want %s", ref, got, want)
 		}
 	}
-	if _, ok := (*Auth)(nil).lookup(Reference{}); ok {
+	if _, ok := (*Auth)(nil).Lookup(Reference{}); ok {
 		t.Error("nobody has credentials")
 	}
 }
@@ -119,7 +119,7 @@ func FuzzParseAuth(f *testing.F) {
 	r, _ := ParseReference("host/path/app")
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if a, err := ParseAuth(raw); err == nil {
-			a.lookup(r)
+			a.Lookup(r)
 		}
 	})
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/guest"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
+	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/mount/storage"
 	"github.com/coffer-cc/coffer/protos/agentpb"
 )
@@ -73,6 +74,7 @@ type fixture struct {
 	*Server
 	rules     *rules
 	driver    *containertest.Driver
+	storages  *storage.Manager
 	dir, addr string
 	destroyed chan struct{}
 }
@@ -92,14 +94,16 @@ func newLimitedFixture(t *testing.T, l limits, more func(*gate) map[string]ttrpc
 		dir: dir, addr: filepath.Join(dir, "s"), destroyed: make(chan struct{}),
 	}
 	sd := storage.Deps{Root: filepath.Join(dir, "run")}
+	f.storages = storage.NewManager(sd, storage.Handlers(sd))
 	machine := guest.New()
 	var err error
 	f.Server, err = New(Deps{
 		Policy: f.rules, Machine: machine, Metrics: &guest.Metrics{Machine: machine},
 		Copier: &guest.Copier{Root: filepath.Join(dir, "run", "shared")},
 		Sandbox: sandbox.New(sandbox.Deps{
-			Containers: f.driver, Storage: storage.NewManager(sd, storage.Handlers(sd)),
-			Run: filepath.Join(dir, "run"), Namespaces: filepath.Join(dir, "ns"),
+			Containers: f.driver, Storage: f.storages,
+			Devices: &device.Finder{Sys: filepath.Join(dir, "sys"), Timeout: 1}, // never comes
+			Run:     filepath.Join(dir, "run"), Namespaces: filepath.Join(dir, "ns"),
 			SetDNS: func(context.Context, []string) error { return nil },
 		}),
 		Details:   Details{Version: "1.2.3", StorageHandlers: []string{"blk"}, Seccomp: true},

@@ -2,9 +2,11 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/mount"
@@ -45,7 +47,7 @@ func (e *ephemeral) Attach(ctx context.Context, _ string, s Storage) (Volume, er
 	}
 	m, err := attach(ctx, p, s, func() error {
 		if err := p.Mount(mount.Request{Source: s.Source, FSType: s.FSType, Options: o}); err != nil || !hasGroup {
-			return err
+			return badOption(err)
 		}
 		if err := setGroup(p, gid); err != nil {
 			return undone(err, p.Unmount())
@@ -118,5 +120,15 @@ func remount(p mount.Place, s Storage) error {
 	}
 	o.Flags = o.Flags&^(unix.MS_BIND|unix.MS_REC|unix.MS_MOVE) | unix.MS_REMOUNT
 	o.Propagation = 0
-	return p.Mount(mount.Request{Source: s.Source, FSType: s.FSType, Options: o})
+	return badOption(p.Mount(mount.Request{Source: s.Source, FSType: s.FSType, Options: o}))
+}
+
+// badOption gives the kernel's word for an option it does not take, such as a
+// negative size, its class: the mounts of this driver have nothing else that
+// could be wrong with them.
+func badOption(err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("options: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return err
 }

@@ -93,7 +93,7 @@ func runModprobe(ctx context.Context, program, name string, params []string) err
 // the direct ones, each before those that it needs itself.
 func (m Modules) loadFiles(ctx context.Context, name, params string) error {
 	if _, err := os.Stat(filepath.Join(m.root(), "sys/module", name)); err == nil {
-		slog.DebugContext(ctx, "kernel module is there", "name", name)
+		slog.DebugContext(ctx, "kernel module is there", "module", name)
 		return nil
 	}
 	dir, err := m.dir()
@@ -113,7 +113,7 @@ func (m Modules) loadFiles(ctx context.Context, name, params string) error {
 			return fmt.Errorf("load kernel module %s: %s: %w", name, file, err)
 		}
 	}
-	slog.InfoContext(ctx, "kernel module loaded", "name", name, "files", len(files))
+	slog.InfoContext(ctx, "kernel module loaded", "module", name, "files", len(files))
 	return nil
 }
 

@@ -67,3 +67,20 @@ type Collector interface {
 	Kind() Kind
 	Collect(ctx context.Context, rd ReportData) (Evidence, error)
 }
+
+// Anchored is a Collector whose platform has a register that was filled when
+// the guest was launched and cannot change afterwards: HOST_DATA of SNP,
+// MRCONFIGID of TDX. The host puts the digest of the initdata there, cut or
+// filled with zeros to the register's size, which is the length of what
+// LaunchAnchor returns. The value comes from the platform and not by way of
+// the host; where it cannot be read that way there is an error.
+type Anchored interface {
+	LaunchAnchor(ctx context.Context) ([]byte, error)
+}
+
+// Extender is a Collector whose platform has runtime registers, which start
+// at zero and are only ever extended. Where the kernel offers no way to extend
+// them the error wraps errdefs.ErrNotImplemented.
+type Extender interface {
+	Extend(ctx context.Context, index int, digest []byte) error
+}

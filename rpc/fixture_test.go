@@ -113,6 +113,7 @@ func newLimitedFixture(t *testing.T, l limits, more func(*gate) map[string]ttrpc
 		t.Fatal(err)
 	}
 	f.limits = l
+	f.Open()
 	if more != nil {
 		f.ttrpc.RegisterService("test.Service", &ttrpc.ServiceDesc{Methods: more(f.gate)})
 	}

@@ -34,7 +34,7 @@ const (
 
 // gate is what every call passes:
 //
-//	count ▸ decode ▸ shape ▸ ids into ctx ▸ policy ▸ handler ▸ size ▸ status
+//	open? ▸ count ▸ decode ▸ shape ▸ ids into ctx ▸ policy ▸ handler ▸ size ▸ status
 //
 // ttRPC has no recover of its own, and a panic would end the agent and with it
 // the guest, so the gate has one.
@@ -46,6 +46,8 @@ type gate struct {
 	mu      sync.Mutex // guards the following
 	calls   int
 	polls   int           // of calls, those that nothing waits for at the end
+	opened  bool          // what the guest was booted with has been checked
+	reason  error         // why it is not open, where that is known
 	closing bool          // no more calls are let in
 	idle    chan struct{} // closed when closing and calls has come down to polls
 }
@@ -153,6 +155,9 @@ func (g *gate) log(ctx context.Context, name string, k kind, start time.Time, er
 func (g *gate) enter(k kind) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if !g.opened {
+		return g.closedLocked()
+	}
 	if g.closing {
 		return fmt.Errorf("agent is shutting down: %w", errdefs.ErrUnavailable)
 	}
@@ -174,6 +179,21 @@ func (g *gate) leave(k kind) {
 		g.polls--
 	}
 	g.quietLocked()
+}
+
+// closedLocked is what every call hears before open.
+func (g *gate) closedLocked() error {
+	if g.reason != nil {
+		return fmt.Errorf("the guest refuses to start: %s: %w", g.reason.Error(), errdefs.ErrFailedPrecondition)
+	}
+	return fmt.Errorf("the guest has not been checked yet: %w", errdefs.ErrFailedPrecondition)
+}
+
+// open lets calls in. A gate is closed until then, and never closes again.
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.opened = true
 }
 
 // quietLocked tells whoever waits in drain.

@@ -170,7 +170,7 @@ func readReply(t *testing.T, conn net.Conn, stream byte) *ttrpc.Response {
 
 // Only so many calls fit; those beyond are refused and leave nothing behind.
 func TestTooManyCalls(t *testing.T) {
-	g := &gate{policy: &rules{}}
+	g := &gate{policy: &rules{}, opened: true}
 	for range maxCalls {
 		if err := g.enter(poll); err != nil {
 			t.Fatal(err)

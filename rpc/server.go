@@ -71,7 +71,8 @@ type Server struct {
 	closeNow sync.Once
 }
 
-// New returns a server that does not listen yet.
+// New returns a server that does not listen yet, and that refuses every call
+// with FAILED_PRECONDITION until Open.
 func New(d Deps) (*Server, error) {
 	srv, err := ttrpc.NewServer()
 	if err != nil {
@@ -86,6 +87,20 @@ func New(d Deps) (*Server, error) {
 	srv.RegisterService("grpc.Health", &ttrpc.ServiceDesc{Methods: s.healthMethods()})
 	return s, nil
 }
+
+// NewRefusing returns a server that answers every call with FAILED_PRECONDITION
+// and the reason, so that the host can tell why the guest does not start.
+func NewRefusing(reason error) (*Server, error) {
+	s, err := New(Deps{})
+	if err == nil {
+		s.gate.reason = reason
+	}
+	return s, err
+}
+
+// Open lets calls in. It is called once, when what the guest was booted with
+// has been compared with the hardware.
+func (s *Server) Open() { s.gate.open() }
 
 // Serve answers connections from l until Stop, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {

@@ -95,6 +95,7 @@ func TestStopIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Open()
 	m := method(s.gate, ruled, func(context.Context, *agentpb.StartContainerRequest) (*emptypb.Empty, error) {
 		close(begun)
 		<-stuck

@@ -151,10 +151,11 @@ type Compact struct {
 // proves nothing. No other setting leads there.
 const SampleTEE = "sample"
 
-// Attestation says how the guest proves what it is. Only TEE comes from the
-// image alone; the rest is spelled as in aa.toml.
+// Attestation says how the guest proves what it is. TEE and AllowUnbound come
+// from the image alone; the rest is spelled as in aa.toml.
 type Attestation struct {
 	TEE          string // "" finds the platform; "sample" only on explicit wish
+	AllowUnbound bool   // accept initdata that no hardware vouches for
 	KBS          Endpoint
 	PinCert      bool   // trust the certificates of brokers alone, not those of the system
 	KeyAlgorithm string // of the key that wraps what the broker sends

@@ -1,6 +1,5 @@
 // Package initdata finds the disk on which the host hands over the document of
-// the pod's owner. Whether the document is genuine is not decided here: that
-// takes its digest and the hardware.
+// the pod's owner, and decides with the hardware whether it is genuine.
 package initdata
 
 import (
@@ -22,21 +21,6 @@ import (
 
 // maxDisks bounds how many disks are looked at. A guest has some tens.
 const maxDisks = 1024
-
-// Load finds and parses the document. Without one, the error wraps
-// errdefs.ErrNotFound; a document that cannot be read or understood is any
-// other error, and the guest must not start as if there were none.
-func Load(ctx context.Context, devRoot string) (*initdata.Document, error) {
-	raw, device, err := Find(ctx, devRoot)
-	if err != nil {
-		return nil, err
-	}
-	d, err := initdata.Parse(raw)
-	if err != nil {
-		return nil, fmt.Errorf("initdata on %s: %w", device, err)
-	}
-	return d, nil
-}
 
 // Find returns the text of the document and the disk it came from. It looks at
 // the virtio-blk and SCSI disks below devRoot, which is /dev but in tests; they

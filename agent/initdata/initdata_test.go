@@ -100,7 +100,7 @@ func TestLoad(t *testing.T) {
 	attach(t, dir, "vda", []byte("some other disk"))
 	attach(t, dir, "vdb", pack(t, document))
 	before := descriptors(t)
-	d, err := Load(t.Context(), dir)
+	d, err := Load(t.Context(), dir, Binding{AllowUnbound: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +115,27 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+func TestNoDocument(t *testing.T) {
+	for name, disks := range map[string]map[string][]byte{
+		"none":        nil,
+		"other disks": {"vda": []byte("x"), "sda": []byte("Initdata")},
+		"other names": {"nvme0n1": pack(t, document)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, content := range disks {
+				attach(t, dir, name, content)
+			}
+			if _, _, err := Find(t.Context(), dir); !errdefs.IsNotFound(err) {
+				t.Errorf("Find: %v", err)
+			}
+			if d, err := Load(t.Context(), dir, Binding{}); d != nil || err != nil {
+				t.Errorf("Load = %v, %v", d, err)
+			}
+		})
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	long := binary.LittleEndian.AppendUint64([]byte("initdata"), 1<<62)
 	for _, c := range []struct {
@@ -123,9 +144,6 @@ func TestRefusals(t *testing.T) {
 		class error
 		fault string
 	}{
-		{"none", nil, errdefs.ErrNotFound, "no disk"},
-		{"other disks", map[string][]byte{"vda": []byte("x"), "sda": []byte("Initdata")}, errdefs.ErrNotFound, "no disk"},
-		{"other names", map[string][]byte{"nvme0n1": pack(t, document)}, errdefs.ErrNotFound, "no disk"},
 		{"two", map[string][]byte{"vda": pack(t, document), "sda": pack(t, document)}, errdefs.ErrFailedPrecondition, "sda and "},
 		{"lying length", map[string][]byte{"vda": long}, errdefs.ErrInvalidArgument, "length exceeds"},
 		{"damaged", map[string][]byte{"vda": append(binary.LittleEndian.AppendUint64([]byte("initdata"), 8), "garbage!"...)}, errdefs.ErrInvalidArgument, "not gzip"},
@@ -138,7 +156,7 @@ func TestRefusals(t *testing.T) {
 				attach(t, dir, name, content)
 			}
 			before := descriptors(t)
-			d, err := Load(t.Context(), dir)
+			d, err := Load(t.Context(), dir, Binding{AllowUnbound: true})
 			if d != nil || !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.fault) {
 				t.Errorf("got %v %v, want %q", d, err, c.fault)
 			}

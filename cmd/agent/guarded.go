@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/coffer-cc/coffer/evidence/kbs"
 	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/imagepull"
+	"github.com/coffer-cc/coffer/rpc/socket"
 	"github.com/coffer-cc/coffer/rpc/workload"
 )
 
@@ -26,20 +28,17 @@ type guarded struct {
 	phases phases
 }
 
-// guard finds the platform and opens the key broker. A guest on no known
-// platform serves all the same; what needs evidence is refused when asked for.
-func (p *process) guard(ctx context.Context) (*guarded, error) {
+// guard opens the key broker. A guest on no known platform serves all the same;
+// what needs evidence is refused when asked for.
+func (p *process) guard() (*guarded, error) {
 	g := &guarded{}
-	collector, err := p.collector(ctx)
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	at, keeper, verifier := p.config.Attestation, p.config.Broker(), p.config.Verifier()
 	g.broker, err = broker.Open(broker.Config{
 		URL: keeper.URL, Cert: keeper.Cert, AttestURL: verifier.URL, AttestCert: verifier.Cert,
 		Pin: at.PinCert, Proxy: kbs.Proxy(at.Proxy), KeyAlgorithm: at.KeyAlgorithm,
 		InitData: p.initdata, Observe: g.phases.observe,
-	}, collector)
+	}, p.platform)
 	if err != nil {
 		return nil, fmt.Errorf("key broker: %w", err)
 	}
@@ -49,10 +48,10 @@ func (p *process) guard(ctx context.Context) (*guarded, error) {
 	return g, nil
 }
 
-// collector is nil where there is no platform. Sample evidence comes only from
+// findPlatform returns nil where there is no platform. Sample evidence comes only from
 // the image's own word for it.
-func (p *process) collector(ctx context.Context) (evidence.Collector, error) {
-	c, err := tee.Select(p.config.Attestation.TEE, tee.Drivers())
+func (p *process) findPlatform(ctx context.Context) (evidence.Collector, error) {
+	c, err := tee.Select(p.config.Attestation.TEE, tee.Drivers(dialQGS))
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound) && p.config.Attestation.TEE == "":
 		slog.WarnContext(ctx, "no confidential platform", "error", err)
@@ -63,6 +62,14 @@ func (p *process) collector(ctx context.Context) (evidence.Collector, error) {
 	slog.InfoContext(ctx, "platform", "tee", string(c.Kind()))
 	return c, nil
 }
+
+// dialQGS reaches the quoting service of the host over vsock.
+func dialQGS(ctx context.Context, port uint32) (net.Conn, error) {
+	return socket.Dial(ctx, fmt.Sprintf("vsock://%d:%d", hostCID, port))
+}
+
+// hostCID is the vsock address of the host.
+const hostCID = 2
 
 // openWorkload serves the containers of the pod, where that was asked for.
 func (p *process) openWorkload(ctx context.Context, g *guarded) error {

@@ -120,10 +120,11 @@ type builder func(*testing.T, *process, *network.Stack, *policy.Rego) parts
 
 func realAgent(t *testing.T, p *process, stack *network.Stack, engine *policy.Rego) parts {
 	t.Helper()
-	g, err := p.build(t.Context(), &device.Finder{Timeout: p.config.Timeouts.Hotplug}, stack, engine)
+	g, err := p.build(&device.Finder{Timeout: p.config.Timeouts.Hotplug}, stack, engine)
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.server.Open()
 	return parts{g.server, g.destroyed, g.stop}
 }
 

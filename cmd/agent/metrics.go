@@ -21,6 +21,14 @@ func (p *process) ownMetrics(g *graph) func(context.Context, *guest.Exposition) 
 		e.Sample(float64(g.server.InFlight()))
 		e.Gauge("coffer_config_ignored_keys", "Keys of the host that only the image may set")
 		e.Sample(float64(p.report.Ignored))
+		if p.initdata != nil {
+			e.Gauge("coffer_initdata_bound", "Whether the hardware vouches for the initdata")
+			bound := 0.0
+			if p.bound {
+				bound = 1
+			}
+			e.Sample(bound)
+		}
 		e.Counter("coffer_log_lines_dropped", "Log lines lost because nobody took them")
 		e.Sample(float64(p.sink.Dropped()))
 		clockMetrics(e, p.clock.State())

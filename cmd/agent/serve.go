@@ -23,6 +23,8 @@ import (
 	"github.com/coffer-cc/coffer/agent/extension"
 	"github.com/coffer-cc/coffer/agent/logging"
 	"github.com/coffer-cc/coffer/agent/network"
+	"github.com/coffer-cc/coffer/agent/policy"
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/rpc/socket"
@@ -37,7 +39,9 @@ type process struct {
 	args []string // of the command line, believed
 
 	config   config.Config
-	initdata []byte // the text of the owner's document, nil without one
+	platform evidence.Collector // nil without one
+	initdata []byte             // the text of the owner's document, nil without one
+	bound    bool               // the hardware vouches for the document
 	report   config.Report
 	sink     *logging.Sink
 	clock    *clock.Keeper
@@ -71,7 +75,7 @@ func (p *process) run() error {
 
 // configure reads the settings and begins to log.
 func (p *process) configure() error {
-	sources, err := config.System(p.args, func() bool { return tee.Present(tee.Drivers()) })
+	sources, err := config.System(p.args, func() bool { return tee.Present(tee.Drivers(dialQGS)) })
 	if err != nil {
 		return err
 	}
@@ -120,21 +124,31 @@ func (p *process) bootAndServe(ctx context.Context) error {
 	if err := p.openConsole(ctx); err != nil {
 		return err
 	}
-	policy, err := p.adoptInitdata(ctx)
+	policy, err := p.check(ctx)
 	if err != nil {
-		return err
+		return p.refuse(ctx, err)
 	}
 	if err := errors.Join(p.keepClock(), p.followHost(), checkComponents(p.config.Workload), p.adoptExtension(ctx, extension.CoCo)); err != nil {
 		return err
 	}
-	g, err := p.build(ctx, finder, stack, policy)
+	g, err := p.build(finder, stack, policy)
 	if err != nil {
 		return err
 	}
+	g.server.Open()
 	p.loop(finder.Run)
 	p.loop(g.memory.Run)
 	p.loop(heedMemory)
 	return p.serve(ctx, g)
+}
+
+// check finds the platform and compares what the guest was booted with with
+// it. Until it has succeeded nothing of the document has taken effect.
+func (p *process) check(ctx context.Context) (_ *policy.Rego, err error) {
+	if p.platform, err = p.findPlatform(ctx); err != nil {
+		return nil, err
+	}
+	return p.adoptInitdata(ctx)
 }
 
 // boot makes the guest usable. Where another init has done that, only the
@@ -190,7 +204,7 @@ func listenVsock(ctx context.Context, port uint32) (net.Listener, error) {
 // serve answers until the end and takes the graph down in order: calls first,
 // then the pod.
 func (p *process) serve(ctx context.Context, g *graph) error {
-	l, err := socket.Listen(ctx, p.config.Server.Addr, g.peers...)
+	l, err := socket.Listen(ctx, p.config.Server.Addr, p.peers()...)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", p.config.Server.Addr, err)
 	}

@@ -188,6 +188,7 @@ func pullingAgent(i *images) builder {
 		if err != nil {
 			t.Fatal(err)
 		}
+		server.Open()
 		return parts{server, destroyed, server.Stop}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/imagepull"
 	"github.com/coffer-cc/coffer/mount/device"
@@ -50,26 +51,28 @@ type graph struct {
 	sandbox   *sandbox.Sandbox
 	guarded   *guarded
 	memory    *memagent.Agent
-	peers     []socket.Option
 	destroyed chan struct{} // closed when the host has destroyed the sandbox
 }
 
 // adoptInitdata takes what the pod's owner says over what the image says, and
-// returns the first policy.
-//
-// The document arrives on a disk of the host, and nothing here has compared it
-// with the hardware yet. So it counts only where the image asks for sample
-// evidence, which promises nothing anyway; elsewhere the boot ends.
+// returns the first policy. The document arrives on a disk of the host, so it
+// counts only where the hardware vouches for it, or where the image does
+// without that.
 func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
 	engine := policy.New()
-	doc, err := initdata.Load(ctx, "/dev")
-	switch {
-	case errors.Is(err, errdefs.ErrNotFound):
+	binding := initdata.Binding{AllowUnbound: p.config.Attestation.AllowUnbound}
+	if a, ok := p.platform.(evidence.Anchored); ok {
+		binding.Anchor = a
+	}
+	doc, err := initdata.Load(ctx, "/dev", binding)
+	if err != nil {
+		return nil, err
+	}
+	if doc == nil {
 		return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
-	case err != nil:
-		return nil, fmt.Errorf("initdata: %w", err)
-	case p.config.Attestation.TEE != config.SampleTEE:
-		return nil, fmt.Errorf("initdata: this version cannot compare it with the hardware, so it is accepted only with attestation.tee = %q: %w", config.SampleTEE, errdefs.ErrFailedPrecondition)
+	}
+	if p.bound = binding.Anchor != nil; !p.bound {
+		slog.WarnContext(ctx, "initdata is not bound to hardware, as the image allows")
 	}
 	slog.InfoContext(ctx, "initdata", "algorithm", doc.Algorithm, "digest", fmt.Sprintf("%x", doc.Digest()))
 	var report config.Report
@@ -112,28 +115,25 @@ func (p *process) loadPolicy(ctx context.Context, engine *policy.Rego, file stri
 }
 
 // build makes the parts and introduces them to each other.
-func (p *process) build(ctx context.Context, finder *device.Finder, stack *network.Stack, engine *policy.Rego) (*graph, error) {
+func (p *process) build(finder *device.Finder, stack *network.Stack, engine *policy.Rego) (*graph, error) {
 	for _, dir := range []string{storage.DefaultRoot, stateRoot, guest.SharedDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make run directory: %w", err)
 		}
 	}
 	g := &graph{destroyed: make(chan struct{})}
-	if slices.Contains(p.config.Server.PeerCIDs, loopbackCID) {
-		g.peers = append(g.peers, socket.WithLoopback())
-	}
 	reserved, err := reservedFor(p.config.Image.WorkDir)
 	if err != nil {
 		return nil, err
 	}
-	if g.guarded, err = p.guard(ctx); err != nil {
+	if g.guarded, err = p.guard(); err != nil {
 		return nil, err
 	}
 	deps := storage.Deps{Devices: finder, NoIntegrity: !p.config.Storage.Integrity,
 		PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved}
 	handlers := storage.Handlers(deps)
 	manager := storage.NewManager(deps, handlers)
-	confidential := tee.Present(tee.Drivers())
+	confidential := tee.Present(tee.Drivers(dialQGS))
 	g.sandbox = sandbox.New(sandbox.Deps{
 		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),
 		Options:    container.Options{PipeSize: p.config.Container.PipeSize},
@@ -185,6 +185,14 @@ func reservedFor(workDir string) ([]string, error) {
 
 // loopbackCID is the address of vsock peers inside the guest.
 const loopbackCID = 1
+
+// peers says who may connect beside the host.
+func (p *process) peers() []socket.Option {
+	if slices.Contains(p.config.Server.PeerCIDs, loopbackCID) {
+		return []socket.Option{socket.WithLoopback()}
+	}
+	return nil
+}
 
 // stop takes the graph down: calls first, then the pod.
 func (g *graph) stop(ctx context.Context) error {

@@ -1,6 +1,20 @@
 package tee
 
-import "github.com/coffer-cc/coffer/evidence"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/measure"
+	"github.com/coffer-cc/coffer/evidence/tsm"
+)
 
 // tdx is Intel TDX. The processor flag shows the platform also where the
 // kernel was built without its driver.
@@ -11,6 +25,97 @@ func (h host) tdx() Driver {
 		Present: func() bool {
 			return h.exists("dev/tdx_guest") || h.processorFlag("tdx_guest") || h.reporter("tdx_guest")
 		},
-		Open: func() (evidence.Collector, error) { return pending(evidence.TDX), nil },
+		Open: func() (evidence.Collector, error) { return &tdxGuest{host: h, turn: newTurn()}, nil },
 	}
+}
+
+// tdxGuest collects quotes and the event log of the firmware.
+type tdxGuest struct {
+	host host
+	turn turn
+}
+
+// Kind is evidence.TDX.
+func (t *tdxGuest) Kind() evidence.Kind { return evidence.TDX }
+
+// Collect returns what Trustee reads (deps/verifier/src/tdx): the quote, and
+// the event log that its runtime registers replay from.
+func (t *tdxGuest) Collect(ctx context.Context, rd evidence.ReportData) (evidence.Evidence, error) {
+	in := rd.Padded()
+	quote, err := ask(ctx, t.turn, func() ([]byte, error) { return t.quote(ctx, in) })
+	if err != nil {
+		return evidence.Evidence{}, fmt.Errorf("collect tdx evidence: %w", err)
+	}
+	if err := checkQuote(quote, in); err != nil {
+		return evidence.Evidence{}, fmt.Errorf("collect tdx evidence: %w", err)
+	}
+	log, err := t.host.eventLog()
+	if err != nil {
+		return evidence.Evidence{}, fmt.Errorf("collect tdx evidence: %w", err)
+	}
+	data, err := json.Marshal(struct {
+		EventLog []byte `json:"cc_eventlog"` // standard base64, or null
+		Quote    []byte `json:"quote"`
+	}{log, quote})
+	return evidence.Evidence{Kind: evidence.TDX, Data: data}, err
+}
+
+// quote asks the kernel's report interface, else the device and the host's
+// quoting service.
+func (t *tdxGuest) quote(ctx context.Context, in [64]byte) ([]byte, error) {
+	if t.host.reporter("tdx_guest") {
+		r, err := tsm.Get(t.host.reports, tsm.Request{Provider: "tdx_guest", In: in})
+		return r.Out, err
+	}
+	report, err := t.host.tdreport(in)
+	if err != nil {
+		return nil, err
+	}
+	return t.host.quoteOverVsock(ctx, report)
+}
+
+// LaunchAnchor returns MRCONFIGID. A quote would show it too, but a quote
+// comes from the host and its signature is not verified here; the report of
+// the TDX module, which the kernel gets by itself, cannot be forged.
+func (t *tdxGuest) LaunchAnchor(ctx context.Context) ([]byte, error) {
+	id, err := measure.Files(t.host.root).MRConfigID()
+	if err == nil || !errdefs.IsNotImplemented(err) {
+		return id, err
+	}
+	report, err := ask(ctx, t.turn, func() ([]byte, error) { return t.host.tdreport([64]byte{}) })
+	if err != nil {
+		return nil, fmt.Errorf("read MRCONFIGID: %w", err)
+	}
+	return report[tdreportConfigID : tdreportConfigID+48], nil
+}
+
+// Extend extends the runtime register 2 or 3 with a SHA-384 digest.
+func (t *tdxGuest) Extend(_ context.Context, index int, digest []byte) error {
+	return measure.Files(t.host.root).Extend(index, digest)
+}
+
+// ccel holds the event log that the ACPI table CCEL points to.
+const ccel = "sys/firmware/acpi/tables/data/CCEL"
+
+// eventLog returns the used part of the firmware's log and the mark that ends
+// it, nil where the firmware has none. The area itself is up to a megabyte,
+// which would nearly fill what a key broker accepts.
+func (h host) eventLog() ([]byte, error) {
+	f, err := os.Open(filepath.Join(h.root, ccel))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read event log: %w", err)
+	}
+	defer f.Close()
+	log, err := io.ReadAll(io.LimitReader(f, measure.MaxLog+1))
+	if err != nil {
+		return nil, fmt.Errorf("read event log: %w", err)
+	}
+	_, used, err := measure.CCEL(log)
+	if err != nil {
+		return nil, err
+	}
+	return append(used[:len(used):len(used)], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), nil
 }

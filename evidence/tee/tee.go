@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	"github.com/containerd/errdefs"
 
@@ -27,9 +28,10 @@ type Driver struct {
 // Drivers returns the platforms in the order in which they are looked for. A
 // guest runs on one platform, so the order decides only how long it takes to
 // find it: TDX first, as its reports cannot be mistaken for another's. The
-// sample collector is not among them, so no search ends there.
-func Drivers() []Driver {
-	h := host{root: "/", reports: tsm.OS("/")}
+// sample collector is not among them, so no search ends there. Without a
+// dialer a TDX guest gets quotes only through the kernel's report interface.
+func Drivers(qgs QGSDialer) []Driver {
+	h := host{root: "/", reports: tsm.OS("/"), qgs: qgs, ioctl: ioctl, openSNP: openSNP}
 	return h.drivers()
 }
 
@@ -82,10 +84,13 @@ func find(ds []Driver) (Driver, bool) {
 	return Driver{}, false
 }
 
-// host is where signs of platforms are looked for.
+// host is where platforms are looked for and asked.
 type host struct {
 	root    string
 	reports tsm.FS
+	qgs     QGSDialer // may be nil
+	ioctl   func(fd, command uintptr, arg unsafe.Pointer) error
+	openSNP func(path string) (snpDevice, error)
 }
 
 func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp()} }

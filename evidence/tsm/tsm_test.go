@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
@@ -40,5 +41,47 @@ func TestProviderOnPlainFiles(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
 		t.Errorf("entry %s is left behind", left[0].Name())
+	}
+}
+
+// echo is a driver whose report is the report data.
+func echo(in [64]byte) (out, aux []byte, err error) { return in[:], []byte("certificates"), nil }
+
+func TestGet(t *testing.T) {
+	in := [64]byte{1, 2, 3}
+	fake := &evidencetest.TSM{Provider: "sev_guest", Sign: echo}
+	got, err := tsm.Get(fake, tsm.Request{Provider: "sev_guest", In: in, Aux: true})
+	if err != nil || [64]byte(got.Out) != in || string(got.Aux) != "certificates" {
+		t.Errorf("Get = %x, %q, %v", got.Out, got.Aux, err)
+	}
+	if _, err := tsm.Get(fake, tsm.Request{Provider: "tdx_guest", In: in}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("another driver: %v", err)
+	}
+	if n := fake.Entries(); n != 0 {
+		t.Errorf("%d entries are left behind", n)
+	}
+}
+
+func TestGetWhileOthersWrite(t *testing.T) {
+	in := [64]byte{1, 2, 3}
+	once := &evidencetest.TSM{Provider: "sev_guest", Sign: echo, Races: 1}
+	got, err := tsm.Get(once, tsm.Request{Provider: "sev_guest", In: in})
+	if err != nil || [64]byte(got.Out) != in {
+		t.Errorf("raced once: %x, %v", got.Out, err)
+	}
+	always := &evidencetest.TSM{Provider: "sev_guest", Sign: echo, Races: 1000}
+	if got, err := tsm.Get(always, tsm.Request{Provider: "sev_guest", In: in}); !errdefs.IsAborted(err) {
+		t.Errorf("raced for ever: %x, %v", got.Out, err)
+	}
+	if once.Entries()+always.Entries() != 0 {
+		t.Error("entries are left behind")
+	}
+}
+
+func TestGetBoundsReport(t *testing.T) {
+	huge := func([64]byte) (out, aux []byte, err error) { return make([]byte, 1<<20), nil, nil }
+	fake := &evidencetest.TSM{Provider: "sev_guest", Sign: huge}
+	if _, err := tsm.Get(fake, tsm.Request{Provider: "sev_guest"}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("report of a megabyte: %v", err)
 	}
 }

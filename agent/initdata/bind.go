@@ -1,0 +1,127 @@
+package initdata
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence/initdata"
+)
+
+// Anchor is the platform's register that was filled when the guest was
+// launched. Its length is the size of the register. The value must not have
+// come by way of the host.
+type Anchor interface {
+	LaunchAnchor(ctx context.Context) ([]byte, error)
+}
+
+// Binding is how a document is told from a forged one.
+type Binding struct {
+	// Anchor is nil on a platform that has none. There a document can be the
+	// host's own as well as the owner's.
+	Anchor Anchor
+	// AllowUnbound accepts such a document. Only the image may say so.
+	AllowUnbound bool
+}
+
+// algorithms are those that a document may name.
+var algorithms = []string{"sha256", "sha384", "sha512"}
+
+// Load finds the document, compares it with the hardware, and only then reads
+// what it says. It returns nil where there is none and the hardware agrees.
+// Any error means that the guest must not start:
+//
+//	document   register   outcome
+//	none       zero       nil
+//	none       other      refused: the host keeps the document back
+//	there      its digest the document
+//	there      zero       refused: the guest was launched without one
+//	there      other      refused: it is another document
+//	any        unreadable refused
+//	none       no such    nil
+//	there      no such    the document with AllowUnbound, else refused
+func Load(ctx context.Context, devRoot string, b Binding) (*initdata.Document, error) {
+	raw, device, err := Find(ctx, devRoot)
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return nil, err
+	}
+	return b.admit(ctx, raw, device)
+}
+
+// admit decides over the text that was found on device, "" for none.
+func (b Binding) admit(ctx context.Context, raw []byte, device string) (*initdata.Document, error) {
+	register, err := b.register(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if device == "" {
+		if register != nil && !zero(register) {
+			return nil, refuse("no disk carries initdata, but the guest was launched with the digest %x", register)
+		}
+		return nil, nil
+	}
+	fits, err := b.compare(raw, register)
+	if err != nil {
+		return nil, fmt.Errorf("initdata on %s: %w", device, err)
+	}
+	d, err := initdata.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("initdata on %s: %w", device, err)
+	}
+	if register != nil && d.Algorithm != fits {
+		return nil, fmt.Errorf("initdata on %s: %w", device, refuse("it names %s, but the guest was launched with its %s digest", d.Algorithm, fits))
+	}
+	return d, nil
+}
+
+// register is nil where the platform has none.
+func (b Binding) register(ctx context.Context) ([]byte, error) {
+	if b.Anchor == nil {
+		return nil, nil
+	}
+	register, err := b.Anchor.LaunchAnchor(ctx)
+	if err == nil && len(register) == 0 {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("initdata cannot be compared with the hardware: %w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return register, nil
+}
+
+// compare returns the algorithm whose digest of raw stands in the register.
+// Nothing in raw is interpreted for that: all algorithms are tried.
+func (b Binding) compare(raw, register []byte) (algorithm string, err error) {
+	if register == nil {
+		if !b.AllowUnbound {
+			return "", refuse("this platform cannot vouch for it, and the image does not say attestation.allow_unbound_initdata = true")
+		}
+		return "", nil
+	}
+	if zero(register) {
+		return "", refuse("the guest was launched without initdata")
+	}
+	for _, a := range algorithms {
+		digest, err := initdata.Digest(a, raw)
+		if err != nil {
+			return "", err
+		}
+		if bytes.Equal(initdata.Pad(digest, len(register)), register) {
+			return a, nil
+		}
+	}
+	sum, err := initdata.Digest("sha256", raw)
+	if err != nil {
+		return "", err
+	}
+	return "", refuse("the guest was launched with the digest %x, which is not its own (sha256 %x)", register, sum)
+}
+
+func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+
+func refuse(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrFailedPrecondition)...)
+}

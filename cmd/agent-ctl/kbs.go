@@ -30,6 +30,8 @@ type kbsFlags struct {
 	resources   string
 	allowSample bool
 	refuse      bool
+	rules       string
+	issuer      string
 	cert, key   string
 }
 
@@ -39,8 +41,19 @@ func (a *app) kbsServeCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the development key broker",
 		Long: "Run the development key broker until it is interrupted. It serves the files\n" +
-			"DIR/repository/type/tag to guests that attest. It is not for production: use\n" +
-			"Trustee there. With port 0 it picks one; the URL is printed once it listens.",
+			"DIR/repository/type/tag to guests that attest: with evidence of TDX or SEV-SNP\n" +
+			"that verifies against the vendors' roots, or with sample evidence where that is\n" +
+			"allowed. It is not for production: use Trustee there. With port 0 it picks one;\n" +
+			"the URL is printed once it listens.\n\n" +
+			"In the file of --rules the first table whose path fits decides, and a resource\n" +
+			"that none names is given to nobody. Conditions that are left out do not count:\n\n" +
+			"  [[resource]]\n" +
+			"  path = \"default/key/*\"      # repository/type/tag, with * and ?\n" +
+			"  tee = [\"snp\", \"tdx\"]\n" +
+			"  measurement = [\"<hex>\"]     # of SNP, or MRTD of TDX\n" +
+			"  initdata = [\"<hex>\"]        # digest; agent-ctl initdata build prints it\n" +
+			"  rtmr = { 1 = \"<hex>\" }      # of TDX\n" +
+			"  debug = false               # true also serves debug guests",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
@@ -53,6 +66,8 @@ func (a *app) kbsServeCommand() *cobra.Command {
 	fl.BoolVar(&f.insecure, "insecure-listen", false, "allow an address that others can reach")
 	fl.StringVar(&f.resources, "resources", "", "`DIR` with one file per resource (required)")
 	fl.BoolVar(&f.allowSample, "allow-sample", false, "accept sample evidence, which anybody can write")
+	fl.StringVar(&f.rules, "rules", "", "TOML `FILE` that says which guests get which resources")
+	fl.StringVar(&f.issuer, "issuer", "", "`NAME` in tokens; a guest on a real platform refuses the default one, so that none depends on this broker by mistake")
 	fl.BoolVar(&f.refuse, "refuse", false, "refuse every resource, as a policy would")
 	fl.StringVar(&f.cert, "tls-cert", "", "PEM `FILE` with the certificate, for HTTPS")
 	fl.StringVar(&f.key, "tls-key", "", "PEM `FILE` with the certificate's key")
@@ -71,8 +86,16 @@ func (a *app) kbsServe(ctx context.Context, f *kbsFlags) error {
 	if err != nil {
 		return err
 	}
+	var rules devkbs.Rules
+	if f.rules != "" {
+		if rules, err = devkbs.ReadRules(f.rules); err != nil {
+			return err
+		}
+	}
 	srv, err := devkbs.New(devkbs.Options{
 		Resources:   folder,
+		Rules:       rules,
+		Issuer:      f.issuer,
 		AllowSample: f.allowSample,
 		Refuse:      f.refuse,
 		Log:         slog.New(slog.NewTextHandler(a.err, nil)),

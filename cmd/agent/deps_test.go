@@ -60,6 +60,11 @@ var edge = map[string][]string{
 		"imagepull/encrypt",   // not linked into the agent
 	},
 	"github.com/BurntSushi/toml":     {"evidence/initdata"},
+	"github.com/google/go-sev-guest": {
+		"evidence/tee",    // of it only the layout of the device's requests
+		"evidence/verify", // not linked into the agent
+	},
+	"github.com/google/go-tdx-guest": {"evidence/verify"}, // not linked into the agent
 	"github.com/vishvananda/netlink": {"agent/network"},
 	"tags.cncf.io":                   {"agent/devices"},
 	"github.com/mdlayher/vsock":      {"rpc/socket"},
@@ -162,6 +167,11 @@ func TestAllowedRefusesWhatTheDesignForbids(t *testing.T) {
 
 func TestAgentLinksNothingForTheOtherSide(t *testing.T) {
 	for _, p := range goList(t, "-deps", "./cmd/agent") {
+		for _, lib := range []string{"github.com/google/go-sev-guest", "github.com/google/go-tdx-guest"} {
+			if below(p.ImportPath, lib) && p.ImportPath != "github.com/google/go-sev-guest/client/linuxabi" {
+				t.Errorf("the agent links %s", p.ImportPath)
+			}
+		}
 		path, ours := strings.CutPrefix(p.ImportPath, module)
 		if !ours {
 			continue

@@ -9,6 +9,7 @@ import (
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/initdata"
+	"github.com/coffer-cc/coffer/evidence/verify"
 )
 
 // statement is the body of an attestation.
@@ -60,46 +61,53 @@ func (s *Server) attest(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := decode(r.Body, &st); err != nil {
 		return nil, err
 	}
-	if n.key == nil {
-		key, token, err := s.judge(n, st)
+	if n.proof == nil {
+		proven, err := s.judge(n, st)
 		if err != nil {
 			return nil, err
 		}
-		if n, ok = s.accept(n.id, key, token); !ok {
+		if n, ok = s.accept(n.id, proven); !ok {
 			return nil, refuseAttestation("session not found")
 		}
 		s.options.Log.InfoContext(r.Context(), "accepted guest", "tee", n.tee)
 	}
 	n.setCookie(w)
-	return map[string]string{"token": n.token}, nil
+	return map[string]string{"token": n.proof.token}, nil
+}
+
+// proof is the outcome of a handshake: whose key it is and what that guest is.
+type proof struct {
+	key       *guestKey
+	statement *verify.Statement
+	token     string
 }
 
 // judge verifies nonce, key, evidence and initdata, in this order.
-func (s *Server) judge(n session, st statement) (*guestKey, string, error) {
+func (s *Server) judge(n session, st statement) (*proof, error) {
 	if st.Runtime.Nonce != n.nonce {
-		return nil, "", refuseAttestation("the nonce is not that of the session")
+		return nil, refuseAttestation("the nonce is not that of the session")
 	}
 	key, err := parseKey(st.Runtime.Key)
 	if err != nil {
-		return nil, "", refuseAttestation(err.Error())
+		return nil, refuseAttestation(err.Error())
 	}
 	if st.Evidence.Additional != "" {
-		return nil, "", refuseAttestation("evidence of devices is not supported")
+		return nil, refuseAttestation("evidence of devices is not supported")
 	}
 	digest, err := bind(n.nonce, key)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	claims, err := s.verify(n.tee, st.Evidence.Primary, digest)
+	doc, err := parseInitData(st)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	measured, err := parseInitData(st)
+	said, err := s.verify(n.tee, st.Evidence.Primary, digest, doc)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	token, err := s.sign(verdict{tee: n.tee, claims: claims, nonce: n.nonce, key: key, initData: measured})
-	return key, token, err
+	token, err := s.sign(verdict{tee: n.tee, claims: claims(said), nonce: n.nonce, key: key, initData: doc})
+	return &proof{key, said, token}, err
 }
 
 // bind is the hash that the evidence has to carry: of the JSON form with sorted

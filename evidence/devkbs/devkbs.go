@@ -1,7 +1,7 @@
 // Package devkbs is a small key broker for development: a laptop demonstration
 // and tests. It speaks protocol 0.4.0 of Trustee and verifies what it is sent,
 // that the nonce is its own, that the key is bound into the evidence, and the
-// evidence itself as far as it can. It derives everything anew and shares no
+// evidence itself, by evidence/verify. It derives everything anew and shares no
 // code with the client, so that a mistake on one side does not hide one on the
 // other. It is never part of the agent; production is Trustee.
 //
@@ -27,6 +27,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/coffer-cc/coffer/evidence/resource"
+	"github.com/coffer-cc/coffer/evidence/verify"
 )
 
 const (
@@ -51,6 +52,14 @@ type Options struct {
 	// AllowSample accepts evidence that anybody can write. Without it a guest
 	// without hardware gets nothing.
 	AllowSample bool
+	// Rules say which guests get which resources. Nil gives all of them to every
+	// guest whose evidence is genuine, but for debug guests.
+	Rules Rules
+	// Issuer is the name in tokens; "" is this package's Issuer, which a guest on
+	// a real platform refuses, so that no production guest depends on a laptop.
+	Issuer string
+	// Verify says whose signatures count; zero are those of the vendors.
+	Verify verify.Options
 	// Refuse denies every resource from the start, as a policy would.
 	Refuse bool
 	// Trust are the signing keys of other brokers whose tokens count here, as
@@ -78,6 +87,12 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	if o.Resources == nil {
 		return nil, fmt.Errorf("devkbs: no resources: %w", errdefs.ErrInvalidArgument)
+	}
+	if o.Issuer == "" {
+		o.Issuer = Issuer
+	}
+	if o.Rules == nil {
+		o.Rules = Rules{{Path: "*/*/*"}}
 	}
 	if o.Lifetime <= 0 {
 		o.Lifetime = defaultLifetime
@@ -116,10 +131,21 @@ func (s *Server) SetRefuse(refuse bool) { s.refuse.Store(refuse) }
 // refusal is an error as the protocol tells it.
 type refusal struct {
 	kind, detail string
-	status       int // 0 is 401, the protocol's answer to nearly everything
+	status       int    // 0 is 401, the protocol's answer to nearly everything
+	reason       string // for the log alone
 }
 
-func (r *refusal) Error() string { return r.kind + ": " + r.detail }
+func (r *refusal) Error() string {
+	if r.reason != "" {
+		return r.kind + ": " + r.reason
+	}
+	return r.kind + ": " + r.detail
+}
+
+// denied is a refusal of a resource. The guest does not learn the reason.
+func denied(reason string) error {
+	return &refusal{kind: "PolicyDeny", detail: "Access denied by policy", reason: reason}
+}
 
 func refuseAttestation(detail string) error {
 	return &refusal{kind: "AttestationError", detail: "Attestation error: " + detail}
@@ -171,18 +197,21 @@ func (s *Server) resource(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	if s.refuse.Load() {
-		return nil, &refusal{kind: "PolicyDeny", detail: "Access denied by policy"}
+		return nil, denied("all are denied")
 	}
 	missing := &refusal{kind: "PluginInternalError", detail: "Plugin internal error"}
 	u, err := resource.ParsePath(r.PathValue("path"))
 	if err != nil {
 		return nil, missing
 	}
+	if reason := s.options.Rules.deny(u.Path(), guest.proof.statement); reason != "" {
+		return nil, denied(reason)
+	}
 	plain, err := readFile(s.options.Resources, u.Path())
 	if err != nil {
 		return nil, missing
 	}
-	sealed, err := guest.key.encrypt(plain)
+	sealed, err := guest.proof.key.encrypt(plain)
 	if err != nil {
 		return nil, &refusal{kind: "JweError", detail: "JWE failed"}
 	}

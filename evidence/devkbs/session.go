@@ -16,14 +16,13 @@ const (
 	maxSessions = 1024
 )
 
-// session is one handshake. Before the attestation key is nil.
+// session is one handshake. Before the attestation proof is nil.
 type session struct {
 	id      string
 	tee     evidence.Kind
 	nonce   string
 	expires time.Time
-	key     *guestKey
-	token   string
+	proof   *proof
 }
 
 // open starts a session with a fresh nonce.
@@ -79,23 +78,23 @@ func (s *Server) lookup(r *http.Request) (session, bool) {
 	return *found, true
 }
 
-// attested is lookup for sessions that have a key.
+// attested is lookup for sessions that have a proof.
 func (s *Server) attested(r *http.Request) (session, bool) {
 	found, ok := s.lookup(r)
-	return found, ok && found.key != nil
+	return found, ok && found.proof != nil
 }
 
-// accept ties the key to the session and returns its token. The first key
-// stays: a second attestation gets the first token, as from Trustee.
-func (s *Server) accept(id string, key *guestKey, token string) (session, bool) {
+// accept ties the proof to the session. The first one stays: a second
+// attestation gets the first token, as from Trustee.
+func (s *Server) accept(id string, p *proof) (session, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := s.sessions[id]
 	if found == nil {
 		return session{}, false
 	}
-	if found.key == nil {
-		found.key, found.token = key, token
+	if found.proof == nil {
+		found.proof = p
 	}
 	return *found, true
 }

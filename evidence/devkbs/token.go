@@ -35,8 +35,8 @@ type verdict struct {
 }
 
 // sign makes a token in the form of an EAT attestation result. Its status says
-// that the evidence was consistent and nothing more: there are no reference
-// values.
+// that the evidence was consistent and nothing more: the rules judge when a
+// resource is asked for.
 func (s *Server) sign(v verdict) (string, error) {
 	annotated := map[string]any{
 		string(v.tee): v.claims,
@@ -53,7 +53,7 @@ func (s *Server) sign(v verdict) (string, error) {
 	now := time.Now()
 	payload, err := json.Marshal(map[string]any{
 		"eat_profile": "tag:github.com,2024:confidential-containers/Trustee",
-		"iss":         Issuer,
+		"iss":         s.options.Issuer,
 		"iat":         now.Unix(),
 		"exp":         now.Add(s.options.Lifetime).Unix(),
 		"submods": map[string]any{"cpu0": map[string]any{

@@ -2,25 +2,41 @@ package devkbs
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 
 	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/initdata"
+	"github.com/coffer-cc/coffer/evidence/verify"
 )
 
-// verify judges evidence by platform and returns what a token says about it.
-// A platform that cannot be verified is refused.
-func (s *Server) verify(tee evidence.Kind, data json.RawMessage, digest []byte) (map[string]any, error) {
-	switch {
-	case tee == evidence.Sample && s.options.AllowSample:
-		return verifySample(data, digest)
-	case tee == evidence.Sample:
-		return nil, refuseAttestation("sample evidence is not allowed")
+// verify judges evidence by platform: that the platform signed it, that it is
+// bound to digest, and that the initdata, if any was sent, is what the platform
+// was launched with. A platform that cannot be verified is refused.
+func (s *Server) verify(tee evidence.Kind, data json.RawMessage, digest []byte, doc *initdata.Document) (*verify.Statement, error) {
+	if tee == evidence.Sample {
+		return s.verifySample(data, digest, doc)
 	}
-	return nil, refuseAttestation("evidence of this platform cannot be verified")
+	st, err := verify.Evidence(tee, data, s.options.Verify)
+	if err != nil {
+		return nil, refuseAttestation(err.Error())
+	}
+	if st.ReportData != [64]byte(initdata.Pad(digest, 64)) {
+		return nil, refuseAttestation("REPORT_DATA is different from that in the evidence")
+	}
+	if doc != nil && !bytes.Equal(initdata.Pad(doc.Digest(), len(st.InitData)), st.InitData) {
+		return nil, refuseAttestation("init-data is not what the guest was launched with")
+	}
+	return st, nil
 }
 
-// verifySample compares the report data; there is nothing else to it.
-func verifySample(data json.RawMessage, digest []byte) (map[string]any, error) {
+// verifySample compares the report data; there is nothing else to it. What the
+// guest says of its initdata is believed, as everything else is.
+func (s *Server) verifySample(data json.RawMessage, digest []byte, doc *initdata.Document) (*verify.Statement, error) {
+	if !s.options.AllowSample {
+		return nil, refuseAttestation("sample evidence is not allowed")
+	}
 	var quote struct {
 		SVN        *string `json:"svn"`
 		ReportData []byte  `json:"report_data"`
@@ -31,11 +47,31 @@ func verifySample(data json.RawMessage, digest []byte) (map[string]any, error) {
 	if !bytes.Equal(quote.ReportData, digest) {
 		return nil, refuseAttestation("REPORT_DATA is different from that in the evidence")
 	}
-	return map[string]any{
-		"svn":              *quote.SVN,
-		"report_data":      quote.ReportData,
-		"launch_digest":    "abcde",
-		"platform_version": map[string]int{"major": 1, "minor": 4},
-		"debug":            false,
-	}, nil
+	st := &verify.Statement{
+		TEE: evidence.Sample, ReportData: [64]byte(initdata.Pad(digest, 64)),
+		Facts: []verify.Fact{{Name: "svn", Value: *quote.SVN}},
+	}
+	if doc != nil {
+		st.InitData = doc.Digest()
+	}
+	return st, nil
+}
+
+// claims is what a token says of the evidence.
+func claims(st *verify.Statement) map[string]any {
+	c := make(map[string]any)
+	for _, f := range st.Facts {
+		c[f.Name] = f.Value
+	}
+	c["debug"] = st.Debug
+	if st.TEE == evidence.Sample {
+		c["report_data"] = base64.StdEncoding.EncodeToString(st.ReportData[:48])
+		c["launch_digest"] = "abcde"
+		c["platform_version"] = map[string]int{"major": 1, "minor": 4}
+		return c
+	}
+	c["report_data"] = hex.EncodeToString(st.ReportData[:])
+	c["measurement"] = hex.EncodeToString(st.Measurement[:])
+	c["init_data"] = hex.EncodeToString(st.InitData)
+	return c
 }

@@ -1,0 +1,296 @@
+package tee
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/devkbs"
+	"github.com/coffer-cc/coffer/evidence/evidencetest"
+	"github.com/coffer-cc/coffer/evidence/initdata"
+	"github.com/coffer-cc/coffer/evidence/kbs"
+	"github.com/coffer-cc/coffer/evidence/measure"
+	"github.com/coffer-cc/coffer/evidence/resource"
+	"github.com/coffer-cc/coffer/evidence/verify"
+)
+
+const (
+	document = "version = \"0.1.0\"\nalgorithm = \"sha384\"\n[data]\n\"policy.rego\" = \"package agent_policy\"\n"
+	keyPath  = "default/key/1"
+	keyText  = "a key of the owner"
+)
+
+var measurement = [48]byte{0xc0, 0xff, 0xe5}
+
+// guestUnderTest is a platform, launched with the document, and what a broker
+// has to trust and may demand.
+type guestUnderTest struct {
+	collector evidence.Collector
+	trust     verify.Options
+	initData  []byte            // what the register holds
+	debug     func()            // relaunch as a debug guest
+	flips     map[string][]flip // by what they change
+}
+
+// flip is a single bit of the statement's JSON.
+type flip func(body map[string]any)
+
+func snpUnderTest(t *testing.T) guestUnderTest {
+	p := evidencetest.NewSNP(t)
+	p.Measurement = measurement
+	digest, err := initdata.Digest("sha384", []byte(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.HostData = [32]byte(initdata.Pad(digest, 32))
+	g := guestUnderTest{
+		collector: onDevice(t, p), trust: snpOptions(p), initData: digest, debug: func() { p.Debug = true },
+		flips: map[string][]flip{},
+	}
+	for field, at := range map[string][2]int{"report_data": {64, 1}, "measurement": {48, 1}, "host_data": {32, 1}, "chip_id": {64, 5}} {
+		for bit := 0; bit < 8*at[0]; bit += at[1] {
+			g.flips[field] = append(g.flips[field], func(body map[string]any) {
+				list := dig(body, "tee-evidence", "primary_evidence", "attestation_report")[field].([]any)
+				list[bit/8] = float64(byte(list[bit/8].(float64)) ^ 1<<(bit%8))
+			})
+		}
+	}
+	for _, field := range []string{"policy", "plat_info", "guest_svn", "key_info"} {
+		for bit := range 32 {
+			g.flips[field] = append(g.flips[field], func(body map[string]any) {
+				report := dig(body, "tee-evidence", "primary_evidence", "attestation_report")
+				report[field] = float64(uint64(report[field].(float64)) ^ 1<<bit)
+			})
+		}
+	}
+	return g
+}
+
+func tdxUnderTest(t *testing.T) guestUnderTest {
+	p := evidencetest.NewTDX(t)
+	p.MRTD = measurement
+	digest, err := initdata.Digest("sha384", []byte(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.MRConfigID = [48]byte(digest)
+	collector := tdxOnConfigfs(t, p)
+	area := evidencetest.Fixture(t, "eventlog/ccel_data.dat.gz")
+	put(t, collector.host.root, ccel, area)
+	events, used, err := measure.CCEL(area)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.RTMR, err = measure.Replay(events); err != nil {
+		t.Fatal(err)
+	}
+	g := guestUnderTest{
+		collector: collector, trust: verify.Options{TDXRoots: p.Roots()}, initData: digest, debug: func() { p.Debug = true },
+		flips: map[string][]flip{},
+	}
+	for field, at := range map[string][3]int{"report data": {568, 64, 1}, "MRTD": {184, 48, 1}, "MRCONFIGID": {232, 48, 1}, "RTMR": {376, 192, 11}, "attributes": {168, 8, 1}, "signature": {636, 128, 7}} {
+		for bit := 0; bit < 8*at[1]; bit += at[2] {
+			g.flips[field] = append(g.flips[field], flipBase64("quote", at[0], bit))
+		}
+	}
+	for _, e := range events {
+		if !e.Measured() {
+			continue
+		}
+		at := bytes.Index(used, e.Digests[measure.SHA384])
+		for bit := 0; bit < 8*48; bit += 61 {
+			g.flips["event log"] = append(g.flips["event log"], flipBase64("cc_eventlog", at, bit))
+		}
+	}
+	return g
+}
+
+func flipBase64(member string, at, bit int) flip {
+	return func(body map[string]any) {
+		primary := dig(body, "tee-evidence", "primary_evidence")
+		raw, err := base64.StdEncoding.DecodeString(primary[member].(string))
+		if err != nil {
+			panic(err)
+		}
+		raw[at+bit/8] ^= 1 << (bit % 8)
+		primary[member] = base64.StdEncoding.EncodeToString(raw)
+	}
+}
+
+// common are the bits that are not the platform's.
+func common() map[string][]flip {
+	flips := map[string][]flip{}
+	text := func(name, member string, path ...string) {
+		for bit := range 7 * 32 {
+			flips[name] = append(flips[name], func(body map[string]any) {
+				m := dig(body, path...)
+				b := []byte(m[member].(string))
+				b[bit/7] ^= 1 << (bit % 7)
+				m[member] = string(b)
+			})
+		}
+	}
+	text("nonce", "nonce", "runtime-data")
+	text("key x", "x", "runtime-data", "tee-pubkey")
+	text("key y", "y", "runtime-data", "tee-pubkey")
+	text("initdata", "body", "init-data")
+	return flips
+}
+
+func dig(m map[string]any, path ...string) map[string]any {
+	for _, p := range path {
+		m = m[p].(map[string]any)
+	}
+	return m
+}
+
+func uri(t *testing.T) resource.URI {
+	t.Helper()
+	u, err := resource.ParsePath(keyPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func rulesFor(g guestUnderTest) string {
+	return fmt.Sprintf("[[resource]]\npath = \"default/key/*\"\ntee = [%q]\nmeasurement = [%q]\ninitdata = [%q]\n",
+		g.collector.Kind(), hex.EncodeToString(measurement[:]), hex.EncodeToString(g.initData))
+}
+
+func brokerFor(t *testing.T, g guestUnderTest, rules string) *evidencetest.KBS {
+	t.Helper()
+	parsed, err := devkbs.ParseRules([]byte(rules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return evidencetest.NewKBS(t, devkbs.Options{
+		Resources: evidencetest.Resources(map[string]string{keyPath: keyText}), Rules: parsed, Verify: g.trust, Issuer: "owner",
+	})
+}
+
+func clientFor(t *testing.T, g guestUnderTest, broker *evidencetest.KBS) *kbs.Client {
+	t.Helper()
+	c, err := kbs.New(kbs.Config{URL: broker.URL, Collector: g.collector, InitData: []byte(document), Backoff: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+var platforms = map[string]func(*testing.T) guestUnderTest{"snp": snpUnderTest, "tdx": tdxUnderTest}
+
+// TestHandshake gets a key for the evidence of a platform, and does not where
+// the owner wants another guest.
+func TestHandshake(t *testing.T) {
+	other := hex.EncodeToString(make([]byte, 48))
+	for name, launch := range platforms {
+		t.Run(name, func(t *testing.T) {
+			g := launch(t)
+			b, err := clientFor(t, g, brokerFor(t, g, rulesFor(g))).Resource(t.Context(), uri(t))
+			if err != nil || string(b) != keyText {
+				t.Fatalf("Resource = %v, %v", b, err)
+			}
+			for what, rules := range map[string]string{
+				"wrong measurement": fmt.Sprintf("[[resource]]\npath = \"*/*/*\"\nmeasurement = [%q]\n", other),
+				"wrong initdata":    fmt.Sprintf("[[resource]]\npath = \"*/*/*\"\ninitdata = [%q]\n", other),
+				"wrong platform":    "[[resource]]\npath = \"*/*/*\"\ntee = [\"sample\"]\n",
+				"no rule":           "[[resource]]\npath = \"other/*/*\"\n",
+			} {
+				if b, err := clientFor(t, g, brokerFor(t, g, rules)).Resource(t.Context(), uri(t)); !errors.Is(err, kbs.ErrDenied) {
+					t.Errorf("%s: %v, %v", what, b, err)
+				}
+			}
+			g.debug()
+			if b, err := clientFor(t, g, brokerFor(t, g, rulesFor(g))).Resource(t.Context(), uri(t)); !errors.Is(err, kbs.ErrDenied) {
+				t.Errorf("debug guest: %v, %v", b, err)
+			}
+			if _, err := clientFor(t, g, brokerFor(t, g, rulesFor(g)+"debug = true\n")).Resource(t.Context(), uri(t)); err != nil {
+				t.Errorf("debug guest where that is allowed: %v", err)
+			}
+			g.trust = verify.Options{}
+			if b, err := clientFor(t, g, brokerFor(t, g, rulesFor(g))).Resource(t.Context(), uri(t)); !errors.Is(err, kbs.ErrAttestation) {
+				t.Errorf("a platform with a root of its own, judged by the vendor's: %v, %v", b, err)
+			}
+		})
+	}
+}
+
+// TestEveryBitCounts sends the statement of a real handshake again with one
+// bit changed. No change is accepted, and the statement as it was is.
+func TestEveryBitCounts(t *testing.T) {
+	for name, launch := range platforms {
+		t.Run(name, func(t *testing.T) {
+			g := launch(t)
+			broker := brokerFor(t, g, rulesFor(g))
+			statement, cookie := capture(t, clientFor(t, g, broker), broker)
+			flips := common()
+			maps.Copy(flips, g.flips)
+			for _, what := range slices.Sorted(maps.Keys(flips)) {
+				for i, change := range flips[what] {
+					var body map[string]any
+					if err := json.Unmarshal(statement, &body); err != nil {
+						t.Fatal(err)
+					}
+					change(body)
+					changed, err := json.Marshal(body)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if code := attest(t, broker, changed, cookie); code != http.StatusUnauthorized {
+						t.Fatalf("%s: change %d is answered with %d", what, i, code)
+					}
+				}
+				t.Logf("%s: %d changes refused", what, len(flips[what]))
+			}
+			if code := attest(t, broker, statement, cookie); code != http.StatusOK {
+				t.Errorf("the statement as it was is answered with %d", code)
+			}
+		})
+	}
+}
+
+// capture takes the statement of a handshake off the wire before it arrives.
+func capture(t *testing.T, c *kbs.Client, broker *evidencetest.KBS) (statement []byte, cookie string) {
+	t.Helper()
+	broker.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/kbs/v0/attest" {
+			return false
+		}
+		statement, _ = io.ReadAll(r.Body)
+		cookie = r.Header.Get("Cookie")
+		w.WriteHeader(http.StatusBadRequest)
+		return true
+	})
+	if _, err := c.Resource(t.Context(), uri(t)); err == nil {
+		t.Fatal("no error")
+	}
+	broker.Intercept(nil)
+	return statement, cookie
+}
+
+func attest(t *testing.T, broker *evidencetest.KBS, body []byte, cookie string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, broker.URL+"/kbs/v0/attest", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Cookie", cookie)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}

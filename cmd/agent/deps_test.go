@@ -59,7 +59,10 @@ var edge = map[string][]string{
 		"imagepull/signature", // the same library's policy engine
 		"imagepull/encrypt",   // not linked into the agent
 	},
-	"github.com/BurntSushi/toml":     {"evidence/initdata"},
+	"github.com/BurntSushi/toml": {
+		"evidence/initdata",
+		"evidence/devkbs", // the rules of its operator; not linked into the agent
+	},
 	"github.com/google/go-sev-guest": {
 		"evidence/tee",    // of it only the layout of the device's requests
 		"evidence/verify", // not linked into the agent

@@ -204,18 +204,18 @@ func (s *Server) resource(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, missing
 	}
-	if reason := s.options.Rules.deny(u.Path(), guest.proof.statement); reason != "" {
+	if reason := s.options.Rules.deny(u.Path(), guest.statement); reason != "" {
 		return nil, denied(reason)
 	}
 	plain, err := readFile(s.options.Resources, u.Path())
 	if err != nil {
 		return nil, missing
 	}
-	sealed, err := guest.proof.key.encrypt(plain)
+	sealed, err := guest.key.encrypt(plain)
 	if err != nil {
 		return nil, &refusal{kind: "JweError", detail: "JWE failed"}
 	}
-	s.options.Log.InfoContext(r.Context(), "gave resource", "resource", u.String(), "tee", guest.tee)
+	s.options.Log.InfoContext(r.Context(), "gave resource", "resource", u.String(), "tee", guest.statement.TEE)
 	return json.RawMessage(sealed), nil
 }
 

@@ -2,6 +2,7 @@ package devkbs
 
 import (
 	"crypto/ecdsa"
+	"encoding/hex"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -11,22 +12,24 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/verify"
 )
 
 // maxToken is what fits into the headers of a request.
 const maxToken = 60 << 10
 
-// guest is whom a resource is for: the key, and the platform it was bound to.
+// guest is whom a resource is for: the key, and what is known of the guest that
+// it was bound to.
 type guest struct {
-	key *guestKey
-	tee evidence.Kind
+	key       *guestKey
+	statement *verify.Statement
 }
 
 // guestOf finds the guest behind a request: by its session, or by a token that
 // this broker or one that it trusts has signed.
 func (s *Server) guestOf(r *http.Request) (guest, error) {
 	if n, ok := s.attested(r); ok {
-		return guest{n.key, n.tee}, nil
+		return guest{n.proof.key, n.proof.statement}, nil
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
@@ -74,10 +77,42 @@ func (s *Server) passport(token string) (g guest, ok bool) {
 	if g.key, err = parseKey(runtime.Key); err != nil {
 		return g, false
 	}
+	g.statement = claimed(claims.Submods.CPU.Annotated)
+	return g, true
+}
+
+// claimed reads what a token of this broker says of the guest. Where a token
+// of another broker tells less, or in other words, no condition on it is met,
+// and the guest counts as a debug guest.
+func claimed(annotated map[string]json.RawMessage) *verify.Statement {
+	st := &verify.Statement{Debug: true}
 	for _, kind := range []evidence.Kind{evidence.TDX, evidence.SNP, evidence.Sample} {
-		if _, there := claims.Submods.CPU.Annotated[string(kind)]; there {
-			g.tee = kind
+		text, there := annotated[string(kind)]
+		if !there {
+			continue
+		}
+		var said struct {
+			Debug       *bool    `json:"debug"`
+			Measurement string   `json:"measurement"`
+			InitData    string   `json:"init_data"`
+			RTMR        []string `json:"rtmr"`
+		}
+		st.TEE = kind
+		if json.Unmarshal(text, &said) != nil {
+			continue
+		}
+		st.Debug = said.Debug == nil || *said.Debug
+		if b, err := hex.DecodeString(said.Measurement); err == nil {
+			copy(st.Measurement[:], b)
+		}
+		if b, err := hex.DecodeString(said.InitData); err == nil {
+			st.InitData = b
+		}
+		for i, r := range said.RTMR {
+			if b, err := hex.DecodeString(r); err == nil && i < len(st.RTMR) {
+				copy(st.RTMR[i][:], b)
+			}
 		}
 	}
-	return g, true
+	return st
 }

@@ -65,6 +65,7 @@ func claims(st *verify.Statement) map[string]any {
 	}
 	c["debug"] = st.Debug
 	if st.TEE == evidence.Sample {
+		c["init_data"] = hex.EncodeToString(st.InitData)
 		c["report_data"] = base64.StdEncoding.EncodeToString(st.ReportData[:48])
 		c["launch_digest"] = "abcde"
 		c["platform_version"] = map[string]int{"major": 1, "minor": 4}
@@ -73,5 +74,12 @@ func claims(st *verify.Statement) map[string]any {
 	c["report_data"] = hex.EncodeToString(st.ReportData[:])
 	c["measurement"] = hex.EncodeToString(st.Measurement[:])
 	c["init_data"] = hex.EncodeToString(st.InitData)
+	if st.TEE == evidence.TDX {
+		rtmr := make([]string, len(st.RTMR))
+		for i, r := range st.RTMR {
+			rtmr[i] = hex.EncodeToString(r[:])
+		}
+		c["rtmr"] = rtmr
+	}
 	return c
 }

@@ -33,7 +33,7 @@ func onConfigfs(t *testing.T, p *evidencetest.SNP) *snpGuest {
 	return &snpGuest{host: h, turn: newTurn()}
 }
 
-func reportData(t *testing.T) evidence.ReportData {
+func someData(t *testing.T) evidence.ReportData {
 	t.Helper()
 	rd, err := evidence.NewReportData(bytes.Repeat([]byte{7}, 48))
 	if err != nil {
@@ -55,7 +55,7 @@ func TestSNPEvidence(t *testing.T) {
 				p.Version, p.HostData, p.Measurement = version, [32]byte{1, 2}, [48]byte{3, 4}
 				g := open(t, p)
 				for range 3 {
-					e, err := g.Collect(t.Context(), reportData(t))
+					e, err := g.Collect(t.Context(), someData(t))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -63,7 +63,7 @@ func TestSNPEvidence(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if st.ReportData != reportData(t).Padded() || st.Measurement != p.Measurement || [32]byte(st.InitData) != p.HostData || st.Debug {
+					if st.ReportData != someData(t).Padded() || st.Measurement != p.Measurement || [32]byte(st.InitData) != p.HostData || st.Debug {
 						t.Errorf("evidence says %+v", st)
 					}
 					if strings.Contains(string(e.Data), "OTHER") {
@@ -88,7 +88,7 @@ func TestSNPFirmwareReplaced(t *testing.T) {
 	p := evidencetest.NewSNP(t)
 	g := onDevice(t, p)
 	collect := func() evidence.Evidence {
-		e, err := g.Collect(t.Context(), reportData(t))
+		e, err := g.Collect(t.Context(), someData(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestSNPWithoutCertificates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := evidencetest.NewSNP(t)
 			p.NoCerts = true
-			e, err := open(t, p).Collect(t.Context(), reportData(t))
+			e, err := open(t, p).Collect(t.Context(), someData(t))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,7 +133,7 @@ func TestSNPHostRefusesCertificates(t *testing.T) {
 	p := evidencetest.NewSNP(t)
 	g := onDevice(t, p)
 	g.host.openSNP = func(string) (snpDevice, error) { return refusing{p}, nil }
-	if _, err := g.Collect(t.Context(), reportData(t)); err != nil {
+	if _, err := g.Collect(t.Context(), someData(t)); err != nil {
 		t.Errorf("a report without certificates: %v", err)
 	}
 }
@@ -161,7 +161,7 @@ func TestSNPRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := evidencetest.NewSNP(t)
 			c.edit(p)
-			e, err := onDevice(t, p).Collect(t.Context(), reportData(t))
+			e, err := onDevice(t, p).Collect(t.Context(), someData(t))
 			if err == nil || !c.class(err) || !strings.Contains(err.Error(), c.fault) {
 				t.Errorf("Collect = %s, %v", e.Data, err)
 			}
@@ -197,7 +197,7 @@ func TestTurin(t *testing.T) {
 		copy(r[0x188:], []byte{0x1a, 2, 1})
 		copy(r[0x180:], []byte{1, 2, 3, 4, 0, 0, 0, 5})
 	}
-	e, err := onDevice(t, p).Collect(t.Context(), reportData(t))
+	e, err := onDevice(t, p).Collect(t.Context(), someData(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func TestTDXEvidence(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				p := evidencetest.NewTDX(t)
 				p.Version, p.MRConfigID, p.MRTD = version, [48]byte{1, 2}, [48]byte{3, 4}
-				e, err := open(t, p).Collect(t.Context(), reportData(t))
+				e, err := open(t, p).Collect(t.Context(), someData(t))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -116,7 +116,7 @@ func TestTDXEvidence(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if st.ReportData != reportData(t).Padded() || st.Measurement != p.MRTD || [48]byte(st.InitData) != p.MRConfigID {
+				if st.ReportData != someData(t).Padded() || st.Measurement != p.MRTD || [48]byte(st.InitData) != p.MRConfigID {
 					t.Errorf("evidence says %+v", st)
 				}
 				if !bytes.Contains(e.Data, []byte(`"cc_eventlog":null`)) {
@@ -139,7 +139,7 @@ func TestTDXEventLog(t *testing.T) {
 	if p.RTMR, err = measure.Replay(events); err != nil {
 		t.Fatal(err)
 	}
-	e, err := g.Collect(t.Context(), reportData(t))
+	e, err := g.Collect(t.Context(), someData(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestTDXEventLog(t *testing.T) {
 		t.Errorf("verify: %+v, %v", st, err)
 	}
 	put(t, g.host.root, ccel, area[:len(used)-1])
-	if _, err := g.Collect(t.Context(), reportData(t)); !errdefs.IsInvalidArgument(err) {
+	if _, err := g.Collect(t.Context(), someData(t)); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a log without an end: %v", err)
 	}
 }
@@ -192,7 +192,7 @@ func TestTDXRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := evidencetest.NewTDX(t)
 			c.edit(p)
-			if e, err := tdxOnConfigfs(t, p).Collect(t.Context(), reportData(t)); err == nil || !strings.Contains(err.Error(), c.fault) {
+			if e, err := tdxOnConfigfs(t, p).Collect(t.Context(), someData(t)); err == nil || !strings.Contains(err.Error(), c.fault) {
 				t.Errorf("Collect = %s, %v", e.Data, err)
 			}
 		})
@@ -212,7 +212,7 @@ func TestQGSRefusals(t *testing.T) {
 			p := evidencetest.NewTDX(t)
 			g := tdxOnDevice(t, p)
 			g.host.qgs = qgs(t, p, answer)
-			if e, err := g.Collect(t.Context(), reportData(t)); err == nil {
+			if e, err := g.Collect(t.Context(), someData(t)); err == nil {
 				t.Errorf("Collect = %s", e.Data)
 			}
 		})

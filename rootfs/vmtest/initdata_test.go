@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -186,6 +187,34 @@ func TestWrongInitdata(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRefusalIsTold asks a guest that must not start: for a few seconds every
+// call is answered with the reason, and then the machine is off.
+func TestRefusalIsTold(t *testing.T) {
+	ownMachine(t)
+	machine := Start(t, withDisks(t, initdataDisk(t, "noise")))
+	defer machine.Stop()
+	defer showConsole(t, machine)
+	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
+	defer cancel()
+	if err := machine.WaitConsole(ctx, "refuses to start"); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := machine.Dial(ctx, agentPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close()
+	_, checked := agentpb.NewHealthClient(client).Check(ctx, &agentpb.CheckRequest{})
+	_, created := agentpb.NewAgentServiceClient(client).CreateSandbox(ctx, &agentpb.CreateSandboxRequest{SandboxId: "pod"})
+	for what, err := range map[string]error{"Check": checked, "CreateSandbox": created} {
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "initdata on /dev/vda") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	waitOff(t, machine)
 }
 
 // What is on other disks is none of the agent's business.

@@ -26,7 +26,7 @@ const (
 )
 
 // sysfs builds a tree with the class links that the kernel makes.
-func sysfs(t *testing.T, devPaths ...string) string {
+func sysfs(t testing.TB, devPaths ...string) string {
 	t.Helper()
 	root := t.TempDir()
 	for _, p := range devPaths {
@@ -35,7 +35,7 @@ func sysfs(t *testing.T, devPaths ...string) string {
 	return root
 }
 
-func plug(t *testing.T, root, devPath string) {
+func plug(t testing.TB, root, devPath string) {
 	t.Helper()
 	class := "block"
 	if strings.Contains(devPath, "/net/") {
@@ -52,7 +52,7 @@ func plug(t *testing.T, root, devPath string) {
 	}
 }
 
-func blk(t *testing.T, source string) Matcher {
+func blk(t testing.TB, source string) Matcher {
 	t.Helper()
 	m, err := ParseBlock(source)
 	if err != nil {
@@ -61,7 +61,7 @@ func blk(t *testing.T, source string) Matcher {
 	return m
 }
 
-func nic(t *testing.T, path string) Matcher {
+func nic(t testing.TB, path string) Matcher {
 	t.Helper()
 	p, err := ParsePCIPath(path)
 	if err != nil {
@@ -145,7 +145,7 @@ func TestWaitEndsWithContext(t *testing.T) {
 
 // waiting starts a Wait and returns once it is registered and has seen the
 // whole of sysfs as it was.
-func waiting(t *testing.T, f *Finder, m Matcher) <-chan string {
+func waiting(t testing.TB, f *Finder, m Matcher) <-chan string {
 	t.Helper()
 	out := make(chan string, 1)
 	began := make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/coffer-cc/coffer/agent/guest"
@@ -60,6 +61,12 @@ func (b *bench) spec(id string, args ...string) *specs.Spec {
 	mount := func(at, kind string, options ...string) specs.Mount {
 		return specs.Mount{Destination: at, Type: kind, Source: kind, Options: options}
 	}
+	namespaces := []specs.LinuxNamespace{
+		{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+	}
+	if cgroups.IsCgroup2UnifiedMode() { // the agent would add it by itself, others would not
+		namespaces = append(namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
 	caps := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"}
 	return &specs.Spec{
 		Version: "1.0.2",
@@ -78,10 +85,8 @@ func (b *bench) spec(id string, args ...string) *specs.Spec {
 			mount("/run", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: filepath.Join(b.cgroup, id),
-			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
-			},
+			CgroupsPath:   filepath.Join(b.cgroup, id),
+			Namespaces:    namespaces,
 			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 			Resources:     &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},

@@ -16,10 +16,12 @@ func (s *Server) createContainer(ctx context.Context, r *agentpb.CreateContainer
 	if err != nil {
 		return nil, err
 	}
-	return empty, s.deps.Sandbox.Create(ctx, sandbox.CreateRequest{
-		ID: r.GetContainerId(), Spec: spec, SharePID: r.GetSandboxPidns(),
-		Storages: storages(r.GetStorages()), Devices: deviceList(r.GetDevices()),
-		Shared: sharedMounts(r.GetSharedMounts()),
+	return empty, s.withStreams(ctx, r, func() error {
+		return s.deps.Sandbox.Create(ctx, sandbox.CreateRequest{
+			ID: r.GetContainerId(), Spec: spec, SharePID: r.GetSandboxPidns(),
+			Storages: storages(r.GetStorages()), Devices: deviceList(r.GetDevices()),
+			Shared: sharedMounts(r.GetSharedMounts()),
+		})
 	})
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/mount/storage"
 	"github.com/coffer-cc/coffer/protos/agentpb"
+	"github.com/coffer-cc/coffer/rpc/passfd"
 )
 
 func TestMain(m *testing.M) {
@@ -77,6 +78,7 @@ type fixture struct {
 	storages  *storage.Manager
 	dir, addr string
 	destroyed chan struct{}
+	streams   *pipes // takes connections for streams
 }
 
 // newFixture serves. More methods than the real ones can be given; they are
@@ -96,6 +98,11 @@ func newLimitedFixture(t *testing.T, l limits, more func(*gate) map[string]ttrpc
 	sd := storage.Deps{Root: filepath.Join(dir, "run")}
 	f.storages = storage.NewManager(sd, storage.Handlers(sd))
 	machine := guest.New()
+	streams := passfd.New(peerOf)
+	f.streams = newPipes()
+	streamed := make(chan error, 1)
+	streamsEnd, endStreams := context.WithCancel(context.Background())
+	go func() { streamed <- streams.Run(streamsEnd, f.streams) }()
 	var err error
 	f.Server, err = New(Deps{
 		Policy: f.rules, Machine: machine, Metrics: &guest.Metrics{Machine: machine},
@@ -108,6 +115,7 @@ func newLimitedFixture(t *testing.T, l limits, more func(*gate) map[string]ttrpc
 		}),
 		Details:   Details{Version: "1.2.3", StorageHandlers: []string{"blk"}, Seccomp: true},
 		Destroyed: func() { close(f.destroyed) },
+		Streams:   streams,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +132,10 @@ func newLimitedFixture(t *testing.T, l limits, more func(*gate) map[string]ttrpc
 	served := make(chan error, 1)
 	go func() { served <- f.Serve(listener) }()
 	t.Cleanup(func() {
+		endStreams()
+		if err := <-streamed; err != nil {
+			t.Error(err)
+		}
 		if err := f.Stop(context.Background()); err != nil {
 			t.Error(err)
 		}

@@ -252,7 +252,7 @@ func FuzzFrames(f *testing.F) {
 		f.Fatal(err)
 	}
 	s.Open()
-	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+	l := newPipes()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	f.Cleanup(func() {
@@ -280,6 +280,8 @@ type pipes struct {
 	once   sync.Once
 	closed chan struct{}
 }
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
 
 func (p *pipes) Accept() (net.Conn, error) {
 	select {

@@ -21,7 +21,9 @@ func (s *Server) execProcess(ctx context.Context, r *agentpb.ExecProcessRequest)
 	if err != nil {
 		return nil, err
 	}
-	return empty, s.deps.Sandbox.Exec(ctx, r.GetContainerId(), r.GetExecId(), p)
+	return empty, s.withStreams(ctx, r, func() error {
+		return s.deps.Sandbox.Exec(ctx, r.GetContainerId(), r.GetExecId(), p)
+	})
 }
 
 func (s *Server) signalProcess(ctx context.Context, r *agentpb.SignalProcessRequest) (*emptypb.Empty, error) {

@@ -22,9 +22,10 @@ import (
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
+	"github.com/coffer-cc/coffer/rpc/passfd"
 )
 
-// Deps are the parts that the methods call. All are required.
+// Deps are the parts that the methods call. All are required but Streams.
 type Deps struct {
 	Policy    policy.Engine
 	Sandbox   *sandbox.Sandbox
@@ -38,7 +39,8 @@ type Deps struct {
 	Metrics   *guest.Metrics
 	Copier    *guest.Copier
 	Details   Details
-	Destroyed func() // called once when the host has destroyed the sandbox
+	Destroyed func()       // called once when the host has destroyed the sandbox
+	Streams   *passfd.Port // connections for streams of processes; nil without a port for them
 
 	// Confidential guests, those on a TEE, do not do what would open them to
 	// the host, whatever the policy says.

@@ -35,6 +35,10 @@ type Options struct {
 	// DrainWindow is how long after an exit readers wait for output that a
 	// grandchild may still produce; 0 is half a second.
 	DrainWindow time.Duration
+	// StallWindow is how long after an exit the peer of an attached output may
+	// take for one write; 0 is ten seconds. Until the exit it may take as long
+	// as it likes, as with a pipe.
+	StallWindow time.Duration
 	// GuestHooks run for every container.
 	GuestHooks GuestHooks
 }
@@ -85,6 +89,9 @@ func New(ctx context.Context, d Driver, id string, spec *specs.Spec, o Options) 
 	}
 	if o.DrainWindow == 0 {
 		o.DrainWindow = 500 * time.Millisecond
+	}
+	if o.StallWindow == 0 {
+		o.StallWindow = 10 * time.Second
 	}
 	jail, err := d.Create(ctx, id, spec, o.GuestHooks.Prestart)
 	if err != nil {

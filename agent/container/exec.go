@@ -72,7 +72,7 @@ func (c *Container) remember(execID string, p *Process) (forgotten []*Process) {
 // spawn starts a process with its streams and the goroutine that collects its
 // exit code.
 func (c *Container) spawn(ctx context.Context, spec *specs.Process, init bool) (*Process, error) {
-	p := &Process{terminal: spec.Terminal, done: make(chan struct{}), gone: make(chan struct{})}
+	p := &Process{terminal: spec.Terminal, stall: c.opts.StallWindow, done: make(chan struct{}), gone: make(chan struct{})}
 	start := c.spawnPiped
 	if spec.Terminal {
 		start = c.spawnTerminal

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 type Process struct {
 	proc     Proc
 	terminal bool
+	stall    time.Duration // see Options.StallWindow
 	stdin    *input
 	stdout   *output
 	stderr   *output // nil with a terminal, which has one stream
@@ -28,6 +30,9 @@ type Process struct {
 	gone   chan struct{} // closed by Destroy if the process never ran its program
 	waited atomic.Bool   // somebody has been told the code
 	seq    uint64        // order among execs; guarded by Container.mu
+
+	mu     sync.Mutex    // guards copied
+	copied chan struct{} // closed when attached outputs have ended; nil without any
 }
 
 // Pid is the process's number in the guest.
@@ -126,6 +131,16 @@ func (p *Process) Wait(ctx context.Context) (int, error) {
 	case <-p.gone: // the end that Destroy made of it is no exit
 		return 0, fmt.Errorf("process was never started: %w", errdefs.ErrNotFound)
 	default:
+	}
+	p.mu.Lock()
+	copied := p.copied
+	p.mu.Unlock()
+	if copied != nil {
+		select {
+		case <-copied:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
 	}
 	p.waited.Store(true)
 	return p.code, nil

@@ -139,6 +139,9 @@ func (p *process) bootAndServe(ctx context.Context) error {
 	p.loop(finder.Run)
 	p.loop(g.memory.Run)
 	p.loop(heedMemory)
+	if err := p.openStreams(ctx, g); err != nil {
+		return err
+	}
 	return p.serve(ctx, g)
 }
 
@@ -193,6 +196,19 @@ func (p *process) openConsole(ctx context.Context) error {
 		return fmt.Errorf("open the debug console: %w", err)
 	}
 	p.loop(func(ctx context.Context) error { return shells.Serve(ctx, l) })
+	return nil
+}
+
+// openStreams lets the host move the streams of processes past the API.
+func (p *process) openStreams(ctx context.Context, g *graph) error {
+	if g.streams == nil {
+		return nil
+	}
+	l, err := listenVsock(ctx, p.config.Server.PassFDPort)
+	if err != nil {
+		return fmt.Errorf("open the port for streams: %w", err)
+	}
+	p.loop(func(ctx context.Context) error { return g.streams.Run(ctx, l) })
 	return nil
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/mount/storage"
 	"github.com/coffer-cc/coffer/rpc"
+	"github.com/coffer-cc/coffer/rpc/passfd"
 	"github.com/coffer-cc/coffer/rpc/socket"
 )
 
@@ -51,6 +52,7 @@ type graph struct {
 	sandbox   *sandbox.Sandbox
 	guarded   *guarded
 	memory    *memagent.Agent
+	streams   *passfd.Port  // nil where streams go through the API alone
 	destroyed chan struct{} // closed when the host has destroyed the sandbox
 }
 
@@ -150,6 +152,9 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 		},
 		Confidential: confidential,
 	})
+	if p.config.Server.PassFDPort != 0 {
+		g.streams = passfd.New(socket.Port)
+	}
 	machine := guest.New()
 	metrics := &guest.Metrics{Machine: machine}
 	g.memory = memagent.New(p.config.MemAgent, memagent.DefaultPaths())
@@ -163,6 +168,7 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 			StorageHandlers: slices.Sorted(maps.Keys(handlers)),
 		},
 		Destroyed: func() { close(g.destroyed) },
+		Streams:   g.streams,
 	})
 	metrics.Extra = append(metrics.Extra, p.ownMetrics(g))
 	return g, err

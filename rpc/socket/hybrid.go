@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mdlayher/vsock"
 )
 
 // maxAnswer bounds the line with which the hypervisor answers.
@@ -28,7 +31,7 @@ func dialHybrid(ctx context.Context, a address) (net.Conn, error) {
 	}
 	// A deadline in the past ends any read or write when the context does.
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
-	err = greet(c, a.port)
+	port, err := greet(c, a.port)
 	if !stop() {
 		err = errors.Join(ctx.Err(), err)
 	}
@@ -36,24 +39,35 @@ func dialHybrid(ctx context.Context, a address) (net.Conn, error) {
 		c.Close()
 		return nil, err
 	}
-	return c, nil
+	return hybridConn{c, &vsock.Addr{ContextID: vsock.Host, Port: port}}, nil
 }
 
-func greet(c net.Conn, port uint32) error {
+// hybridConn knows under which address the guest sees it.
+type hybridConn struct {
+	net.Conn
+	local net.Addr
+}
+
+func (c hybridConn) LocalAddr() net.Addr { return c.local }
+
+// greet returns the port that the guest sees this side come from.
+func greet(c net.Conn, port uint32) (uint32, error) {
 	if _, err := fmt.Fprintf(c, "CONNECT %d\n", port); err != nil {
-		return err
+		return 0, err
 	}
 	line, err := readLine(c)
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("nobody listens on the guest's port: %w", err)
+		return 0, fmt.Errorf("nobody listens on the guest's port: %w", err)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if !strings.HasPrefix(line, "OK ") {
-		return fmt.Errorf("hypervisor answered %q", line)
+	number, ok := strings.CutPrefix(line, "OK ")
+	from, err := strconv.ParseUint(number, 10, 32)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("hypervisor answered %q", line)
 	}
-	return nil
+	return uint32(from), nil
 }
 
 // readLine reads byte by byte: what follows the newline belongs to the guest's

@@ -69,6 +69,15 @@ func (l *hostListener) admits(peer net.Addr) bool {
 	return ok && (a.ContextID == vsock.Host || l.loopback && a.ContextID == vsock.Local)
 }
 
+// Port is that of one end of a vsock connection.
+func Port(end net.Addr) (port uint32, ok bool) {
+	a, ok := end.(*vsock.Addr)
+	if !ok {
+		return 0, false
+	}
+	return a.Port, true
+}
+
 // splitConn writes in pieces of at most maxWrite.
 type splitConn struct{ net.Conn }
 

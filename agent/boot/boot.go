@@ -40,13 +40,9 @@ func Run(ctx context.Context, steps []Step) error {
 type Options struct {
 	Root       string                      // every path is below it; "/" outside of tests
 	CgroupV1   bool                        // even though the kernel has version 2
-	Modules    string                      // file of the image that lists kernel modules; it may be missing
+	Modules    *Modules                    // those of the image; nil loads none
 	LoopbackUp func(context.Context) error // required
 }
-
-// ModulesFile is where an image lists its kernel modules: one path per line, in
-// the order to load them.
-const ModulesFile = "/etc/coffer/modules"
 
 // Steps returns the whole boot. The order matters: mounts made before the root
 // is moved would be left behind in the old one, and modules may bring the file
@@ -60,8 +56,10 @@ func Steps(o Options) []Step {
 	for _, m := range baseMounts() {
 		steps = append(steps, Step{Name: "mount " + m.target, Do: b.mounts(m), Optional: m.optional})
 	}
+	if o.Modules != nil {
+		steps = append(steps, Step{Name: "kernel modules", Do: o.Modules.LoadPresent})
+	}
 	return append(steps,
-		Step{Name: "kernel modules", Do: b.modules},
 		Step{Name: "mount configfs", Do: b.configfs, Optional: true},
 		Step{Name: "entropy", Do: b.entropy},
 		Step{Name: "cgroups", Do: b.cgroups},

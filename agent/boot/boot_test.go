@@ -224,39 +224,6 @@ func TestMoveRoot(t *testing.T) {
 	})
 }
 
-func TestLoadAll(t *testing.T) {
-	var got []string
-	load := func(path string) error {
-		got = append(got, path)
-		switch path {
-		case "/there.ko":
-			return unix.EEXIST
-		case "/snp.ko":
-			return unix.ENODEV
-		case "/bad.ko":
-			return unix.ENOEXEC
-		}
-		return nil
-	}
-	if err := loadAll(t.Context(), "# comment\n/a.ko\n\n /there.ko \n/snp.ko\n/b.ko", load); err != nil {
-		t.Fatal(err)
-	}
-	if want := []string{"/a.ko", "/there.ko", "/snp.ko", "/b.ko"}; !slices.Equal(got, want) {
-		t.Errorf("loaded %q, want %q", got, want)
-	}
-	if err := loadAll(t.Context(), "/bad.ko\n/a.ko\n", load); !errors.Is(err, unix.ENOEXEC) || !strings.Contains(err.Error(), "/bad.ko") {
-		t.Errorf("got %v", err)
-	}
-	b := bootstrap{Options{Root: t.TempDir(), Modules: ModulesFile}}
-	if err := b.modules(t.Context()); err != nil {
-		t.Errorf("no list: %v", err)
-	}
-	write(t, b.path(ModulesFile), "/lib/none.ko\n")
-	if err := b.modules(t.Context()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("missing module: %v", err)
-	}
-}
-
 func TestHostname(t *testing.T) {
 	for name, tc := range map[string]struct{ file, want string }{
 		"no file":    {"", "localhost"},

@@ -106,13 +106,17 @@ func (p *process) loop(f func(context.Context) error) {
 }
 
 func (p *process) bootAndServe(ctx context.Context) error {
+	modules := &boot.Modules{Root: "/", File: boot.ModulesFile}
 	finder := &device.Finder{Timeout: p.config.Timeouts.Hotplug}
+	if p.init {
+		finder.Drivers = modules
+	}
 	stack, err := network.Open(finder)
 	if err != nil {
 		return err
 	}
 	defer stack.Close()
-	if err := p.boot(ctx, stack); err != nil {
+	if err := p.boot(ctx, stack, modules); err != nil {
 		return err
 	}
 	if err := p.keepClock(); err != nil {
@@ -156,12 +160,12 @@ func (p *process) check(ctx context.Context) (_ *policy.Rego, err error) {
 
 // boot makes the guest usable. Where another init has done that, only the
 // agent's own protection is left to do.
-func (p *process) boot(ctx context.Context, stack *network.Stack) error {
+func (p *process) boot(ctx context.Context, stack *network.Stack, modules *boot.Modules) error {
 	if !p.init {
 		return boot.Run(ctx, boot.ServiceSteps())
 	}
 	return boot.Run(ctx, boot.Steps(boot.Options{
-		Root: "/", CgroupV1: false, Modules: boot.ModulesFile, LoopbackUp: stack.LoopbackUp,
+		Root: "/", CgroupV1: false, Modules: modules, LoopbackUp: stack.LoopbackUp,
 	}))
 }
 
@@ -204,7 +208,7 @@ func (p *process) openStreams(ctx context.Context, g *graph) error {
 	if g.streams == nil {
 		return nil
 	}
-	l, err := listenVsock(ctx, p.config.Server.PassFDPort)
+	l, err := listenVsock(ctx, p.config.Server.PassFDPort, g.peers...)
 	if err != nil {
 		return fmt.Errorf("open the port for streams: %w", err)
 	}
@@ -212,9 +216,9 @@ func (p *process) openStreams(ctx context.Context, g *graph) error {
 	return nil
 }
 
-// listenVsock listens for the host alone.
-func listenVsock(ctx context.Context, port uint32) (net.Listener, error) {
-	return socket.Listen(ctx, "vsock://-1:"+strconv.FormatUint(uint64(port), 10))
+// listenVsock listens for the host, and for whom the options admit besides.
+func listenVsock(ctx context.Context, port uint32, peers ...socket.Option) (net.Listener, error) {
+	return socket.Listen(ctx, "vsock://-1:"+strconv.FormatUint(uint64(port), 10), peers...)
 }
 
 // serve answers until the end and takes the graph down in order: calls first,

@@ -38,6 +38,14 @@ type Matcher interface {
 // stir makes it look.
 type stirrer interface{ stir(sys string) error }
 
+// Drivers loads what the kernel needs for a device.
+type Drivers interface {
+	// LoadPresent is for all devices that are there.
+	LoadPresent(ctx context.Context) error
+	// Plugged is for one that has just appeared, by its modalias.
+	Plugged(ctx context.Context, modalias string)
+}
+
 // DefaultTimeout is how long Wait waits when neither the Finder nor the call
 // sets a limit. It is the shims' own default for a device that they plug in.
 const DefaultTimeout = 3 * time.Second
@@ -54,6 +62,8 @@ type Finder struct {
 	Sys     string        // "/sys" when empty
 	Dev     string        // "/dev" when empty
 	Timeout time.Duration // for a device to appear; 0 leaves it to the deadline of the call
+
+	Drivers Drivers // for devices that appear; nil where something else loads drivers
 
 	mu      sync.Mutex // guards waiters
 	waiters map[*waiter]struct{}

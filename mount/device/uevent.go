@@ -28,6 +28,7 @@ func (f *Finder) Run(ctx context.Context) error {
 	defer sock.Close()
 	stop := context.AfterFunc(ctx, func() { sock.Close() })
 	defer stop()
+	f.loadPresent(ctx)
 	f.rescan() // whoever began to wait before the socket was open
 	buf := make([]byte, maxUevent)
 	for {
@@ -37,15 +38,46 @@ func (f *Finder) Run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
 			slog.WarnContext(ctx, "uevents were lost, scanning sysfs")
+			f.loadPresent(ctx)
 			f.rescan()
 		case err != nil:
 			return fmt.Errorf("receive uevent: %w", err)
 		case fromKernel:
+			if alias := newModalias(buf[:n]); alias != "" && f.Drivers != nil {
+				f.Drivers.Plugged(ctx, alias)
+			}
 			if e, ok := parseUevent(buf[:n]); ok {
 				f.deliver(e)
 			}
 		}
 	}
+}
+
+// loadPresent is for devices that came while nobody listened.
+func (f *Finder) loadPresent(ctx context.Context) {
+	if f.Drivers == nil {
+		return
+	}
+	if err := f.Drivers.LoadPresent(ctx); err != nil {
+		slog.WarnContext(ctx, "some devices have no driver", "error", err)
+	}
+}
+
+// newModalias tells which driver a device asks for that has just appeared.
+func newModalias(msg []byte) (alias string) {
+	added := false
+	for field := range bytes.SplitSeq(msg, []byte{0}) {
+		switch key, value, _ := strings.Cut(string(field), "="); key {
+		case "ACTION":
+			added = value == "add"
+		case "MODALIAS":
+			alias = value
+		}
+	}
+	if !added {
+		return ""
+	}
+	return alias
 }
 
 // listen opens the socket that the kernel sends its events to. It goes through

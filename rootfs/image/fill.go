@@ -41,7 +41,7 @@ func fill(o Options, modules []module, m *Manifest) (*tree, error) {
 	for _, mod := range modules {
 		t.file("/"+mod.Path, mod.Data, 0o644)
 		if !mod.spare {
-			order += "/" + mod.Path + "\n"
+			order += strings.Join(append([]string{"/" + mod.Path}, devicesOf(mod)...), " ") + "\n"
 		}
 		m.input("module /"+mod.Path, mod.Data)
 	}

@@ -21,7 +21,8 @@ type Options struct {
 	Policy   string // default policy; empty for one that refuses every request
 	CABundle string // certificates the agent trusts; empty for none
 	Add      []Addition
-	// Modules to load at boot, in order; nil for DefaultModules.
+	// Modules to load in order, drivers once there is a device for them; nil for
+	// DefaultModules.
 	Modules []string
 	// Spare modules lie in the image for a host that asks for them.
 	Spare []string
@@ -46,7 +47,7 @@ func DefaultModules() []string {
 		"virtio_blk", "virtio_net", "virtio_rng",
 		// Without overlayfs each container start copies the agent to memory.
 		"overlay", "loop", "erofs", "squashfs",
-		"configfs", "tsm", "tdx_guest", "sev_guest",
+		"tdx_guest", "sev_guest", // with configfs and tsm, only where the hardware is
 	}
 }
 

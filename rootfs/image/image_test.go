@@ -15,8 +15,11 @@ import (
 )
 
 // ko compiles something with the fields of a module that depends on others.
-func ko(t *testing.T, depends string) string {
+func ko(t *testing.T, depends string, aliases ...string) string {
 	t.Helper()
+	for _, alias := range aliases {
+		depends += `\0alias=` + alias
+	}
 	out := filepath.Join(t.TempDir(), "m.o")
 	cmd := exec.Command("gcc", "-x", "c", "-c", "-", "-o", out)
 	cmd.Stdin = strings.NewReader(fmt.Sprintf(
@@ -99,6 +102,32 @@ func TestLoadOrder(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
+	}
+}
+
+// Drivers are for their devices, and so is what only drivers need.
+func TestConditions(t *testing.T) {
+	needs := map[string][]string{"net": {"failover", "lib"}, "scsi": {"lib"}, "fs": {"crc"}, "blk": {"crc"}}
+	devices := map[string][]string{"net": {"virtio:1"}, "scsi": {"virtio:8", "virtio:1"}, "blk": {"virtio:2"}, "failover": {"virtio:9"}}
+	got := conditions([]string{"net", "scsi", "fs", "blk"}, needs, devices)
+	for name, want := range map[string][]string{
+		"net": {"virtio:1"}, "failover": {"virtio:1"}, "scsi": {"virtio:1", "virtio:8"}, "lib": {"virtio:1", "virtio:8"},
+		"fs": nil, "crc": nil, "blk": {"virtio:2"},
+	} {
+		if !slices.Equal(got[name], want) {
+			t.Errorf("%s: %v, want %v", name, got[name], want)
+		}
+	}
+}
+
+func TestModinfo(t *testing.T) {
+	raw, err := unxz(t.Context(), []byte(ko(t, "b-2,c", "virtio:d00000001v*", "fs-x", "cpu:type:x86,ven*feature:*0116*", "net-pf-40")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := modinfo(raw)
+	if err != nil || !slices.Equal(info.depends, []string{"b-2", "c"}) || !slices.Equal(info.devices, []string{"virtio:d00000001v*", "cpu:type:x86,ven*feature:*0116*"}) {
+		t.Errorf("%+v, %v", info, err)
 	}
 }
 

@@ -3,12 +3,10 @@ package image
 import (
 	"bytes"
 	"context"
-	"debug/elf"
 	"fmt"
 	"io"
 	"os/exec"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -33,6 +31,7 @@ type module struct {
 	Data  []byte
 	needs []string // names of the modules that it depends on directly
 	spare bool     // not to be loaded at boot
+	on    []string // patterns of the devices that it is for; empty is always
 }
 
 func readKernel(ctx context.Context, deb string) (*kernel, error) {
@@ -74,9 +73,11 @@ func moduleName(base string) string {
 
 // load returns the wanted modules and what they depend on, in an order in
 // which each finds its dependencies loaded, and then those that only the spare
-// ones need.
+// ones need. A driver is for the devices that it names, and so is what nobody
+// but drivers needs.
 func (k *kernel) load(ctx context.Context, wanted, spare []string) ([]module, error) {
 	var ordered []module
+	needs, devices := map[string][]string{}, map[string][]string{}
 	state := map[string]bool{} // absent: not seen, false: on the path, true: done
 	var visit func(name string) error
 	visit = func(name string) error {
@@ -97,16 +98,17 @@ func (k *kernel) load(ctx context.Context, wanted, spare []string) ([]module, er
 			if err != nil {
 				return fmt.Errorf("decompress module %s: %w", name, err)
 			}
-			needs, err := dependencies(data)
+			info, err := modinfo(data)
 			if err != nil {
 				return fmt.Errorf("read module %s: %w", name, err)
 			}
-			for _, n := range needs {
+			needs[name], devices[name] = info.depends, info.devices
+			for _, n := range info.depends {
 				if err := visit(n); err != nil {
 					return err
 				}
 			}
-			ordered = append(ordered, module{Path: strings.TrimSuffix(packed.path, ".xz"), Data: data, needs: needs})
+			ordered = append(ordered, module{Path: strings.TrimSuffix(packed.path, ".xz"), Data: data, needs: info.depends})
 		}
 		state[name] = true
 		return nil
@@ -125,31 +127,11 @@ func (k *kernel) load(ctx context.Context, wanted, spare []string) ([]module, er
 	for i := range ordered[boot:] {
 		ordered[boot+i].spare = true
 	}
+	on := conditions(wanted, needs, devices)
+	for i, m := range ordered {
+		ordered[i].on = on[moduleName(path.Base(m.Path))]
+	}
 	return ordered, nil
-}
-
-// dependencies reads the depends field that the kernel build writes into each
-// module; it lists the direct ones.
-func dependencies(ko []byte) ([]string, error) {
-	f, err := elf.NewFile(bytes.NewReader(ko))
-	if err != nil {
-		return nil, fmt.Errorf("parse ELF: %w", err)
-	}
-	defer f.Close()
-	section := f.Section(".modinfo")
-	if section == nil {
-		return nil, fmt.Errorf("no .modinfo section: %w", errdefs.ErrInvalidArgument)
-	}
-	info, err := section.Data()
-	if err != nil {
-		return nil, fmt.Errorf("read .modinfo: %w", err)
-	}
-	for field := range strings.SplitSeq(string(info), "\x00") {
-		if list, ok := strings.CutPrefix(field, "depends="); ok {
-			return slices.DeleteFunc(strings.Split(list, ","), func(s string) bool { return s == "" }), nil
-		}
-	}
-	return nil, nil
 }
 
 // unxz runs xz: the standard library has no decoder, and the build of the

@@ -98,7 +98,7 @@ func runInGuest(t *testing.T, run string, memory int, add ...image.Addition) str
 	c := sharedConfig(t)
 	c.Kernel, c.Initrd = own.Kernel, own.Initrd
 	c.Transport, c.Memory = vm.Loopback, memory
-	c.Words = append(c.Words, insideArgs(run)...)
+	c.Words = append(append(c.Words, passfdWord), insideArgs(run)...)
 	start := time.Now()
 	machine := Start(t, c)
 	defer machine.Stop()

@@ -129,16 +129,3 @@ func makeDisk(t testing.TB, path string) string {
 	}
 	return path
 }
-
-// busyboxHead is the beginning of the program that containers run.
-func busyboxHead(t testing.TB, n int) []byte {
-	t.Helper()
-	program, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(program) < n {
-		t.Fatalf("busybox has %d bytes", len(program))
-	}
-	return program[:n]
-}

@@ -208,7 +208,7 @@ func (p *process) openStreams(ctx context.Context, g *graph) error {
 	if g.streams == nil {
 		return nil
 	}
-	l, err := listenVsock(ctx, p.config.Server.PassFDPort, g.peers...)
+	l, err := listenVsock(ctx, p.config.Server.PassFDPort, p.peers()...)
 	if err != nil {
 		return fmt.Errorf("open the port for streams: %w", err)
 	}

@@ -36,10 +36,10 @@ func inherit(ctx context.Context, layers []store.Layer) ([]inherited, error) {
 		out = append(out, d)
 	}
 	for i := len(layers) - 1; i > 0; i-- {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		for _, p := range layers[i].Implied {
+			if err := ctx.Err(); err != nil { // many directories of many layers take a while
+				return nil, err
+			}
 			if p == "." || s.decidedAbove(p, i) {
 				continue
 			}

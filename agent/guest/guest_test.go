@@ -188,3 +188,29 @@ func TestTerminationLog(t *testing.T) {
 func TestRefreshShares(t *testing.T) {
 	RefreshShares(t.Context(), filepath.Join(t.TempDir(), "nothing"))
 }
+
+// TestOnlineBlock works on the tree of a guest whose kernel leaves plugged memory
+// alone (memhp_default_state=offline).
+func TestOnlineBlock(t *testing.T) {
+	m := fakeMachine(t, map[string]string{
+		"sys/devices/system/memory/memory32/online": "0\n",
+		"sys/devices/system/memory/memory33/online": "1\n",
+		"sys/devices/system/cpu/cpu1/online":        "0\n",
+	})
+	for _, block := range []string{"memory32", "memory33", "memory32"} {
+		if err := m.OnlineBlock(block); err != nil {
+			t.Error(err)
+		}
+	}
+	if s, _ := readWord(filepath.Join(m.Sys, "devices/system/memory/memory32/online")); s[:1] != "1" {
+		t.Errorf("memory32 reads %q", s)
+	}
+	for _, block := range []string{"", "memory", "memory-1", "memory1/../../cpu/cpu1", "../cpu/cpu1"} {
+		if err := m.OnlineBlock(block); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", block, err)
+		}
+	}
+	if err := m.OnlineBlock("memory99"); err == nil {
+		t.Error("a block that is not there came on line")
+	}
+}

@@ -25,7 +25,7 @@ type Interface struct {
 	Addresses  []Address
 	MTU        uint64
 	HWAddr     string
-	DevicePath string // PCI path of a device to wait for; may be empty
+	DevicePath string // PCI path or channel device to wait for; may be empty
 	Flags      uint32
 }
 
@@ -45,7 +45,8 @@ type target struct {
 // the name, which then takes the address over. It is taken down only when its
 // name or hardware address changes, because going down drops its routes; asking
 // twice therefore changes nothing. Addresses that the request does not mention
-// stay. A missing interface is an error with the text "Link not found".
+// stay. What fails halfway is taken back. A missing interface is an error with
+// the text "Link not found".
 //
 // The loopback interface is the guest's own: it is neither configured nor
 // renamed, and no other interface gets an address of it.
@@ -69,6 +70,17 @@ func (s *Stack) UpdateInterface(ctx context.Context, want Interface) error {
 	if err := notLoopback("name", link); err != nil {
 		return fmt.Errorf("update interface %s: %w", t.Name, err)
 	}
+	was, err := s.remember(link)
+	if err != nil {
+		return err
+	}
+	if err := s.apply(link, t); err != nil {
+		return errors.Join(err, s.restore(link.Attrs().Index, was))
+	}
+	return nil
+}
+
+func (s *Stack) apply(link netlink.Link, t target) error {
 	if err := s.rename(link, t.Name); err != nil {
 		return fmt.Errorf("name interface %s: %w", t.Name, err)
 	}
@@ -109,11 +121,11 @@ func (s *Stack) awaitDevice(ctx context.Context, t target) (string, error) {
 	if t.DevicePath == "" || s.finder == nil {
 		return "", nil
 	}
-	path, err := device.ParsePCIPath(t.DevicePath)
+	card, err := device.ParseNet(t.DevicePath)
 	if err != nil {
 		return "", fmt.Errorf("devicePath: %w", err)
 	}
-	name, err := s.finder.Wait(ctx, device.Net{Path: path})
+	name, err := s.finder.Wait(ctx, card)
 	if err != nil {
 		return "", fmt.Errorf("wait for the device of %s: %w: %w", t.Name, errLinkNotFound, err)
 	}
@@ -238,7 +250,7 @@ func (s *Stack) setName(link netlink.Link, name string) error {
 func (s *Stack) configure(link netlink.Link, t target) error {
 	if t.MTU != 0 && int(t.MTU) != link.Attrs().MTU {
 		if err := s.handle.LinkSetMTU(link, int(t.MTU)); err != nil {
-			return fmt.Errorf("set mtu of %s: %w", t.Name, err)
+			return fmt.Errorf("mtu: set that of %s: %w", t.Name, refused(err))
 		}
 	}
 	setARP := s.handle.LinkSetARPOn
@@ -257,10 +269,18 @@ func (s *Stack) configure(link netlink.Link, t target) error {
 			continue
 		}
 		if err := s.handle.AddrReplace(link, a); err != nil {
-			return fmt.Errorf("add address %s to %s: %w", a.IPNet, t.Name, err)
+			return fmt.Errorf("IPAddresses: add %s to %s: %w", a.IPNet, t.Name, refused(err))
 		}
 	}
 	return nil
+}
+
+// refused gives the kernel's word for a value it does not take its class.
+func refused(err error) error {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return err
 }
 
 // ipv6Enabled is false only when both switches say so; a kernel without IPv6

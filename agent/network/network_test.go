@@ -433,3 +433,34 @@ func kernelVersion(t *testing.T) (major, minor int) {
 	}
 	return major, minor
 }
+
+// What the kernel refuses halfway, behind the new name, leaves no trace.
+func TestUpdateInterfaceIsTakenBack(t *testing.T) {
+	s := newNamespace(t, nil, "eth0", "eth1")
+	if err := s.UpdateInterface(t.Context(), Interface{Name: "eth0", MTU: 1400, Addresses: []Address{{"10.9.0.2", "24"}}}); err != nil {
+		t.Fatal(err)
+	}
+	one := macOf(t, s, "eth1")
+	before, err := s.ListInterfaces(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]Interface{
+		"mtu": {Name: "eth0", HWAddr: one, MTU: 7},
+		// An interface with such a small MTU has no IPv6 (RFC 8200, section 5).
+		"second address": {Name: "eth0", HWAddr: one, MTU: 1000, Flags: unix.IFF_NOARP, Addresses: []Address{{"10.8.0.2", "24"}, {"fd00:9::2", "64"}}},
+	} {
+		err := s.UpdateInterface(t.Context(), want)
+		if field := map[string]string{"mtu": "mtu: ", "second address": "IPAddresses: "}[name]; err == nil || !strings.HasPrefix(err.Error(), field) {
+			t.Errorf("%s: %v", name, err)
+		}
+		after, err := s.ListInterfaces(t.Context())
+		if err != nil || fmt.Sprint(after) != fmt.Sprint(before) {
+			t.Errorf("%s: interfaces changed from\n%v to\n%v, %v", name, before, after, err)
+		}
+		link, err := s.handle.LinkByName("eth1")
+		if err != nil || link.Attrs().RawFlags&(unix.IFF_UP|unix.IFF_NOARP) != 0 {
+			t.Errorf("%s: flags %#x, %v", name, link.Attrs().RawFlags, err)
+		}
+	}
+}

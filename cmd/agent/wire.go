@@ -156,6 +156,11 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 		g.streams = passfd.New(socket.Port)
 	}
 	machine := guest.New()
+	if !confidential {
+		// A guest that does not trust its host takes memory only when a call
+		// that the policy allowed says so, or its kernel is told to.
+		finder.Memory = machine.TakeBlock
+	}
 	metrics := &guest.Metrics{Machine: machine}
 	g.memory = memagent.New(p.config.MemAgent, memagent.DefaultPaths())
 	g.server, err = rpc.New(rpc.Deps{

@@ -62,6 +62,9 @@ type Finder struct {
 	Sys     string        // "/sys" when empty
 	Dev     string        // "/dev" when empty
 	Timeout time.Duration // for a device to appear; 0 leaves it to the deadline of the call
+	// Memory is called by Run with the name of each memory block that appears,
+	// for example "memory33"; nil for nobody. It must not wait for anything.
+	Memory func(block string)
 
 	Drivers Drivers // for devices that appear; nil where something else loads drivers
 

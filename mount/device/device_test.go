@@ -248,6 +248,7 @@ func TestParseUevent(t *testing.T) {
 	}{
 		{"disk", msg(disk...), Event{"block", diskDirect, "vda"}, true},
 		{"interface", msg("add@"+netDirect, "ACTION=add", "DEVPATH="+netDirect, "SUBSYSTEM=net", "INTERFACE=eth0"), Event{"net", netDirect, "eth0"}, true},
+		{"memory", msg("add@/devices/system/memory/memory33", "ACTION=add", "DEVPATH=/devices/system/memory/memory33", "SUBSYSTEM=memory"), Event{"memory", "/devices/system/memory/memory33", "memory33"}, true},
 		{"removal", strings.ReplaceAll(msg(disk...), "ACTION=add", "ACTION=remove"), Event{}, false},
 		{"other subsystem", strings.ReplaceAll(msg(disk...), "=block", "=tty"), Event{}, false},
 		{"udev's own", "libudev\x00" + msg(disk...), Event{}, false},
@@ -263,6 +264,50 @@ func TestParseUevent(t *testing.T) {
 				t.Errorf("got %+v, %v", e, ok)
 			}
 		})
+	}
+}
+
+// Memory goes to whom it concerns and to nobody who waits for a device.
+func TestMemoryIsHeard(t *testing.T) {
+	var heard []string
+	f := &Finder{Memory: func(block string) { heard = append(heard, block) }}
+	w := f.register(BlockNode{"memory33"})
+	defer f.unregister(w)
+	for _, e := range []Event{{"memory", "/devices/system/memory/memory33", "memory33"}, {"block", "/devices/virtual/block/vda", "vda"}} {
+		f.hear(e)
+	}
+	if len(heard) != 1 || heard[0] != "memory33" || len(w.found) != 0 {
+		t.Errorf("heard %v, %d waiters woken", heard, len(w.found))
+	}
+	new(Finder).hear(Event{"memory", "/devices/system/memory/memory33", "memory33"})
+}
+
+func TestParseNet(t *testing.T) {
+	const card = "/devices/css0/0.0.0002/0.0.00a1/virtio1/net/eth0"
+	for _, tt := range []struct {
+		in, path string
+		match    bool
+	}{
+		{"0.0.00a1", card, true},
+		{"0.0.a1", card, true},
+		{"0.0.0002", card, false}, // the subchannel
+		{"0.1.00a1", card, false},
+		{"0.0.00a1", "/devices/css0/0.0.0002/0.0.00a1/virtio1/block/eth0", false},
+		{"01.0/02", netDirect, false},
+	} {
+		m, err := ParseNet(tt.in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, ok := m.Match(Event{"net", tt.path, "eth0"})
+		if ok != tt.match || ok && name != "eth0" {
+			t.Errorf("%s and %s: %q, %v", m, tt.path, name, ok)
+		}
+	}
+	for _, in := range []string{"", "0.4.0001", "1.0.0001", "0.0.12345", "zz/99", "0.0.0001/01"} {
+		if _, err := ParseNet(in); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", in, err)
+		}
 	}
 }
 

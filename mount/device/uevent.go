@@ -47,7 +47,7 @@ func (f *Finder) Run(ctx context.Context) error {
 				f.Drivers.Plugged(ctx, alias)
 			}
 			if e, ok := parseUevent(buf[:n]); ok {
-				f.deliver(e)
+				f.hear(e)
 			}
 		}
 	}
@@ -78,6 +78,17 @@ func newModalias(msg []byte) (alias string) {
 		return ""
 	}
 	return alias
+}
+
+// hear passes an event on to whom it is of use.
+func (f *Finder) hear(e Event) {
+	if e.Subsystem != "memory" {
+		f.deliver(e)
+		return
+	}
+	if f.Memory != nil {
+		f.Memory(e.DevName)
+	}
 }
 
 // listen opens the socket that the kernel sends its events to. It goes through
@@ -114,8 +125,8 @@ func receive(sock *os.File, buf []byte) (n int, fromKernel bool, err error) {
 }
 
 // parseUevent reads a message of the kernel: "add@/devices/…" and KEY=value
-// strings, each ended by a zero byte. Only the arrival of a device that a Matcher
-// can be about makes an Event.
+// strings, each ended by a zero byte. Only the arrival of memory, or of a device
+// that a Matcher can be about, makes an Event.
 func parseUevent(msg []byte) (Event, bool) {
 	var e Event
 	var action, iface string
@@ -143,7 +154,7 @@ func parseUevent(msg []byte) (Event, bool) {
 	case "block", "vfio":
 	case "net":
 		e.DevName = iface
-	case "pci", "ap":
+	case "pci", "ap", "memory":
 		e.DevName = path.Base(e.DevPath)
 	default:
 		known = false

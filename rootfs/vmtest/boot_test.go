@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/coffer-cc/coffer/protos/agentpb"
 	"github.com/coffer-cc/coffer/rootfs/vm"
@@ -194,4 +196,13 @@ func findText(t testing.TB, text, pattern string) string {
 		t.Fatalf("the console does not show %s:\n%s", pattern, text)
 	}
 	return m[1]
+}
+
+// TestNoIPTables asks an image without the programs.
+func TestNoIPTables(t *testing.T) {
+	g := Shared(t)
+	_, err := g.Agent.GetIPTables(t.Context(), &agentpb.GetIPTablesRequest{})
+	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "this guest image has no iptables-save") {
+		t.Errorf("got %v", err)
+	}
 }

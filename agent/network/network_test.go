@@ -464,3 +464,31 @@ func TestUpdateInterfaceIsTakenBack(t *testing.T) {
 		}
 	}
 }
+
+// A route to the same destination takes the place of the old one.
+func TestRoutesAreReplaced(t *testing.T) {
+	s := newNamespace(t, nil, "eth0")
+	if err := s.UpdateInterface(t.Context(), Interface{Name: "eth0", Addresses: []Address{{"10.9.0.2", "24"}, {"fd00:9::2", "64"}}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, last := range []string{"1", "7"} {
+		got, err := s.UpdateRoutes(t.Context(), []Route{
+			{Gateway: "10.9.0." + last, Device: "eth0"}, {Gateway: "fd00:9::" + last, Device: "eth0"},
+			{Dest: "10.4.0.0/16", Gateway: "10.9.0." + last, Device: "eth0"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for dest, gateway := range map[string]string{"0.0.0.0/0": "10.9.0." + last, "::/0": "fd00:9::" + last, "10.4.0.0/16": "10.9.0." + last} {
+			var gateways []string
+			for _, r := range got {
+				if r.Dest == dest {
+					gateways = append(gateways, r.Gateway)
+				}
+			}
+			if !slices.Equal(gateways, []string{gateway}) {
+				t.Errorf("%s goes by %v, want %s", dest, gateways, gateway)
+			}
+		}
+	}
+}

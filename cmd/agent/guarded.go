@@ -80,7 +80,7 @@ func (p *process) openWorkload(ctx context.Context, g *guarded) error {
 	if err != nil {
 		return fmt.Errorf("open the workload API: %w", err)
 	}
-	h := workload.New(workload.Deps{Resources: g.broker})
+	h := workload.New(workload.Deps{Resources: g.broker, Own: userAgent()})
 	p.loop(func(ctx context.Context) error { return workload.Serve(ctx, l, h) })
 	return nil
 }

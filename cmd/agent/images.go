@@ -8,6 +8,10 @@ import (
 	"github.com/coffer-cc/coffer/imagepull/registry"
 )
 
+// userAgent marks the requests of the puller, also those that a registry sends
+// on to another place.
+func userAgent() string { return "coffer/" + version }
+
 // openImages makes the puller. Only with sample evidence, which protects nothing,
 // may a policy for images be missing; elsewhere each pull is then refused.
 func (p *process) openImages(keys broker.Broker) (*imagepull.Puller, error) {
@@ -17,7 +21,7 @@ func (p *process) openImages(keys broker.Broker) (*imagepull.Puller, error) {
 		Registry: registry.Config{
 			Roots: c.ExtraRoots, Registries: registries(c.Registries), Lookaside: []byte(c.Sigstore),
 			Proxy: registry.Proxy{HTTPS: c.Proxy.HTTPS, HTTP: c.Proxy.HTTP, NoProxy: c.Proxy.NoProxy},
-			Agent: "coffer/" + version,
+			Agent: userAgent(),
 		},
 		RegistriesURI: c.RegistriesURI, LookasideURI: c.SigstoreURI, CredentialsURI: c.CredentialsURI,
 		Policy: []byte(c.Policy), PolicyURI: c.PolicyURI,

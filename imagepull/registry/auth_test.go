@@ -19,7 +19,12 @@ type tokens struct {
 	status    int    // of /token
 	body      string // of /token; a token for whoever has the password when empty
 	asked     atomic.Int32
+	strange   atomic.Int32 // requests that do not say who they are
 }
+
+// agent is what every request of a client says of itself. The guest's own API
+// tells by it that a registry has sent the puller there.
+const agent = "coffer/test"
 
 func (s *tokens) answer(w http.ResponseWriter, r *http.Request) bool {
 	if r.URL.Path == "/token" {
@@ -40,6 +45,9 @@ func (s *tokens) answer(w http.ResponseWriter, r *http.Request) bool {
 
 func (s *tokens) token(w http.ResponseWriter, r *http.Request) {
 	s.asked.Add(1)
+	if r.UserAgent() != agent {
+		s.strange.Add(1)
+	}
 	user, password, _ := r.BasicAuth()
 	switch {
 	case s.status != 0:
@@ -90,7 +98,7 @@ func TestTokens(t *testing.T) {
 			}
 			layers, err := all(t.Context(), newClient(t, reg.Config()), reference(t, host+"/app:1"), auth)
 			if c.class == nil {
-				if err != nil || len(layers) != 1 || s.asked.Load() != 1 {
+				if err != nil || len(layers) != 1 || s.asked.Load() != 1 || s.strange.Load() != 0 {
 					t.Errorf("%d layers, asked %d times, %v", len(layers), s.asked.Load(), err)
 				}
 				return
@@ -130,6 +138,9 @@ func TestRedirectDropsCredentials(t *testing.T) {
 		served.Add(1)
 		if r.Header.Get("Authorization") != "" || r.Header.Get("Cookie") != "" {
 			leaked.Add(1)
+		}
+		if r.UserAgent() != agent {
+			t.Errorf("redirected as %q", r.UserAgent())
 		}
 		return false
 	})

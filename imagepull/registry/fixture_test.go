@@ -40,7 +40,7 @@ func newFront(t *testing.T, r *Registry, address string, answer func(http.Respon
 
 func newClient(t *testing.T, c registry.Config) *registry.Client {
 	t.Helper()
-	c.Dir, c.Backoff = t.TempDir(), time.Millisecond
+	c.Dir, c.Backoff, c.Agent = t.TempDir(), time.Millisecond, agent
 	client, err := registry.New(c)
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,9 @@ type Resources interface {
 // Deps is what the interface stands on.
 type Deps struct {
 	Resources Resources // nil switches resources off
+	// Own is the User-Agent of this program's own requests, which are refused: a
+	// hostile registry could send the image puller here, and be told what it got.
+	Own string
 }
 
 // New returns the handler. Callers that are not on this machine are refused,
@@ -43,6 +46,9 @@ func New(d Deps) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !fromLoopback(r):
+			answer(w, http.StatusForbidden, "Forbidden")
+		case d.Own != "" && r.UserAgent() == d.Own:
+			slog.WarnContext(r.Context(), "a registry sends the image puller to the workload API", "path", r.URL.Path)
 			answer(w, http.StatusForbidden, "Forbidden")
 		case r.ContentLength != 0:
 			answer(w, http.StatusRequestEntityTooLarge, "Request Has A Body")

@@ -113,6 +113,22 @@ func TestResourceIsWipedAndNotLogged(t *testing.T) {
 	}
 }
 
+// A registry may answer the image puller with an address of the guest itself.
+// What it would get there it would send to the registry, as a token for instance.
+func TestOwnRequestsAreRefused(t *testing.T) {
+	for agent, status := range map[string]int{"coffer/1": 403, "coffer/2": 200, "curl/8": 200, "": 200} {
+		s := &store{text: `{"token":"hunter2"}`}
+		r := httptest.NewRequest("GET", "/cdh/resource/default/key/1?service=x&scope=y", nil)
+		r.RemoteAddr = "127.0.0.1:1"
+		r.Header.Set("User-Agent", agent)
+		w := httptest.NewRecorder()
+		workload.New(workload.Deps{Resources: s, Own: "coffer/1"}).ServeHTTP(w, r)
+		if w.Code != status || status == 403 && (s.gave != nil || strings.Contains(w.Body.String(), "hunter2")) {
+			t.Errorf("%q: %d %q", agent, w.Code, w.Body)
+		}
+	}
+}
+
 func TestBodyIsRefused(t *testing.T) {
 	for _, length := range []int64{7, -1} {
 		r := httptest.NewRequest("GET", "/cdh/resource/default/key/1", strings.NewReader("content"))

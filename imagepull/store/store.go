@@ -208,7 +208,7 @@ func (s *Store) Free() (bytes, inodes int64, err error) {
 	if st.Files == 0 { // a file system without a table of them
 		inodes = 1 << 62
 	}
-	return int64(st.Bavail) * st.Bsize, inodes, nil
+	return int64(st.Bavail * uint64(st.Bsize)), inodes, nil
 }
 
 // Reserve makes room: it removes unpinned layers, those first that were not

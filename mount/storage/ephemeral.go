@@ -110,11 +110,10 @@ func remount(p mount.Place, s Storage) error {
 		return fmt.Errorf("read flags of %q: %w", p, err)
 	}
 	keep := []struct {
-		has  int64
-		flag uintptr
+		has, flag uintptr
 	}{{unix.ST_NOSUID, unix.MS_NOSUID}, {unix.ST_NODEV, unix.MS_NODEV}, {unix.ST_NOEXEC, unix.MS_NOEXEC}, {unix.ST_RDONLY, unix.MS_RDONLY}}
 	for _, k := range keep {
-		if now.Flags&k.has != 0 {
+		if uintptr(now.Flags)&k.has != 0 {
 			o.Flags |= k.flag
 		}
 	}

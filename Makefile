@@ -71,6 +71,11 @@ test: build $(TOOLS)/gotestsum ## run every test, with the race detector, VM tes
 soak: go ## what takes too long for every run: a gibibyte through each kind of stream
 	COFFER_SOAK=1 go test -count=1 -timeout 30m -v -run '^TestOutputIsExact$$' ./cmd/agent
 
+.PHONY: cross
+cross: go deps ## build the agent for arm64, s390x and ppc64le, and test it there under emulation
+	@.ci/deps rootfs/cross-packages
+	.ci/cross
+
 .PHONY: lint
 lint: go $(TOOLS)/golangci-lint ## vet and lint the tree
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { echo "gofmt: run 'make fmt'" >&2; exit 1; }

@@ -40,7 +40,7 @@ func (b bootstrap) entropy(ctx context.Context) error {
 		return fmt.Errorf("look at the random number device: %w", err)
 	}
 	err = writeKnob(b.path(hwrngDir+"/rng_quality"), "0\n") // one byte alone is refused
-	if err != nil && !errors.Is(err, os.ErrNotExist) {      // kernels before 6.1 give no credit by themselves
+	if err != nil && !errors.Is(err, os.ErrNotExist) {      // older kernels leave the credit to their command line
 		return fmt.Errorf("take credit from the random number device: %w", err)
 	}
 	n := b.stirHostSeed()

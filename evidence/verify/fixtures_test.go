@@ -140,7 +140,7 @@ var reports = []struct {
 }
 
 // der returns the first certificate of a file in either form.
-func der(t *testing.T, file string) []byte {
+func der(t testing.TB, file string) []byte {
 	b := evidencetest.Fixture(t, file)
 	if block, _ := pem.Decode(b); block != nil {
 		return block.Bytes

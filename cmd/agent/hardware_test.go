@@ -1,0 +1,270 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/coffer-cc/coffer/agent/network"
+	"github.com/coffer-cc/coffer/evidence/devkbs"
+	"github.com/coffer-cc/coffer/evidence/evidencetest"
+	"github.com/coffer-cc/coffer/evidence/initdata"
+	"github.com/coffer-cc/coffer/evidence/measure"
+	"github.com/coffer-cc/coffer/evidence/verify"
+	"github.com/coffer-cc/coffer/protos/agentpb"
+	"github.com/coffer-cc/coffer/rpc/socket"
+)
+
+// hardware is a platform that this machine does not have: a kernel interface
+// that programs cannot tell from the real one, with a signer behind it.
+type hardware struct {
+	tsm    *evidencetest.TSM
+	trust  verify.Options
+	anchor func(digest []byte) // what the guest is launched with
+	files  func(t *testing.T)  // further files of the kernel
+}
+
+var measured = [48]byte{0xc0, 0xff, 0xe5}
+
+func snpHardware(t *testing.T) *hardware {
+	p := evidencetest.NewSNP(t)
+	p.Measurement = measured
+	root, between := p.Roots()
+	return &hardware{
+		tsm:    &evidencetest.TSM{Provider: "sev_guest", Sign: p.Sign},
+		trust:  verify.Options{SNPRoots: []verify.SNPChain{{Product: "Milan", Kind: "VCEK", Root: root, Between: between}}},
+		anchor: func(digest []byte) { p.HostData = [32]byte(initdata.Pad(digest, 32)) },
+		files:  func(*testing.T) {},
+	}
+}
+
+func tdxHardware(t *testing.T) *hardware {
+	p := evidencetest.NewTDX(t)
+	p.MRTD = measured
+	area := evidencetest.Fixture(t, "eventlog/ccel_data.dat.gz")
+	events, _, err := measure.CCEL(area)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.RTMR, err = measure.Replay(events); err != nil {
+		t.Fatal(err)
+	}
+	return &hardware{
+		tsm:    &evidencetest.TSM{Provider: "tdx_guest", Sign: p.Sign},
+		trust:  verify.Options{TDXRoots: p.Roots()},
+		anchor: func(digest []byte) { p.MRConfigID = [48]byte(initdata.Pad(digest, 48)) },
+		files: func(t *testing.T) {
+			evidencetest.PutFiles(t, "/sys/firmware", map[string][]byte{"acpi/tables/data/CCEL": area})
+			evidencetest.PutFiles(t, "/sys/devices/virtual/misc", map[string][]byte{"tdx_guest/measurements/mrconfigid": p.MRConfigID[:]})
+		},
+	}
+}
+
+const hardwareKey = "a key of the owner"
+
+// TestHardware runs the agent as it ships in a guest of each platform. It gets
+// a key with the document that it was launched with, and does not start with
+// another one, with none, or when it was launched without one.
+func TestHardware(t *testing.T) {
+	if !inGuest(t) {
+		return
+	}
+	stack, err := network.Open(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	if err := stack.LoopbackUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	agent := buildAgent(t)
+	for name, open := range map[string]func(*testing.T) *hardware{"snp": snpHardware, "tdx": tdxHardware} {
+		t.Run(name, func(t *testing.T) {
+			t.Run("own document", func(t *testing.T) {
+				g := bootOn(t, agent, open(t), launch{disk: true, anchor: same})
+				g.wantServing()
+				if code, body := g.secret(); code != http.StatusOK || body != hardwareKey {
+					t.Errorf("the key: %d %q", code, body)
+				}
+				if n := g.hw.tsm.Entries(); n != 0 {
+					t.Errorf("%d report entries are left behind", n)
+				}
+			})
+			t.Run("measurement that the owner does not want", func(t *testing.T) {
+				g := bootOn(t, agent, open(t), launch{disk: true, anchor: same, demand: [48]byte{1}})
+				g.wantServing()
+				if code, body := g.secret(); code == http.StatusOK || !strings.Contains(body, "denied by the key broker") {
+					t.Errorf("the key: %d %q", code, body)
+				}
+			})
+			t.Run("no document", func(t *testing.T) {
+				bootOn(t, agent, open(t), launch{}).wantServing()
+			})
+			for what, c := range map[string]struct {
+				launch
+				fault string
+			}{
+				"other document":     {launch{disk: true, anchor: func([]byte) []byte { return []byte{1} }}, "not its own"},
+				"launched without":   {launch{disk: true}, "launched without initdata"},
+				"document kept back": {launch{anchor: same}, "no disk carries initdata"},
+			} {
+				t.Run(what, func(t *testing.T) { bootOn(t, agent, open(t), c.launch).wantRefused(c.fault) })
+			}
+		})
+	}
+}
+
+// launch is how the host starts a guest.
+type launch struct {
+	disk   bool                       // attach the document
+	anchor func(digest []byte) []byte // what to launch with, nil for zeros
+	demand [48]byte                   // measurement that the broker wants, zero for the right one
+}
+
+func same(digest []byte) []byte { return digest }
+
+// machineOf is an agent that runs.
+type machineOf struct {
+	t       *testing.T
+	hw      *hardware
+	address string
+	log     *bytes.Buffer
+	done    chan error
+}
+
+func bootOn(t *testing.T, agent string, hw *hardware, l launch) *machineOf {
+	t.Helper()
+	if l.demand == ([48]byte{}) {
+		l.demand = measured
+	}
+	rules, err := devkbs.ParseRules(fmt.Appendf(nil, "[[resource]]\npath = \"*/*/*\"\nmeasurement = [%q]\n", hex.EncodeToString(l.demand[:])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broker := evidencetest.NewKBS(t, devkbs.Options{
+		Resources: evidencetest.Resources(map[string]string{"default/key/1": hardwareKey}),
+		Rules:     rules, Verify: hw.trust, Issuer: "owner",
+	})
+	text := fmt.Sprintf("version = \"0.1.0\"\nalgorithm = \"sha384\"\n[data]\n\"aa.toml\" = '''\n[token_configs.kbs]\nurl = %q\n'''\n", broker.URL)
+	digest, err := initdata.Digest("sha384", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.anchor != nil {
+		hw.anchor(l.anchor(digest))
+	}
+	disks := map[string]string{}
+	if l.disk {
+		disks["vdx"] = text
+	}
+	coverDev(t, disks)
+	evidencetest.MountTSM(t, hw.tsm)
+	hw.files(t)
+	return startAgent(t, agent, hw)
+}
+
+func startAgent(t *testing.T, agent string, hw *hardware) *machineOf {
+	t.Helper()
+	dir := t.TempDir()
+	m := &machineOf{t: t, hw: hw, address: filepath.Join(dir, "agent.sock"), log: &bytes.Buffer{}, done: make(chan error, 1)}
+	config := filepath.Join(dir, "agent.toml")
+	settings := fmt.Sprintf("server_addr = \"unix://%s\"\nguest_components_procs = \"api-server-rest\"\n", m.address)
+	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(agent, "--config", config)
+	cmd.Env = []string{}
+	cmd.Stdout, cmd.Stderr = m.log, m.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { m.done <- cmd.Wait() }()
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(unix.SIGTERM); err == nil {
+			<-m.done
+		} else if !errors.Is(err, os.ErrProcessDone) {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the agent said:\n%s", m.log)
+		}
+	})
+	return m
+}
+
+// check asks for health as a shim does, until there is an answer.
+func (m *machineOf) check() error {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	for {
+		conn, err := socket.Dial(ctx, "unix://"+m.address)
+		if err == nil {
+			client := ttrpc.NewClient(conn)
+			defer client.Close()
+			_, err = agentpb.NewHealthClient(client).Check(ctx, &agentpb.CheckRequest{})
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			m.t.Fatalf("nobody listens: %v", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (m *machineOf) wantServing() {
+	m.t.Helper()
+	if err := m.check(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// wantRefused sees the reason in the answer to the host and at the end.
+func (m *machineOf) wantRefused(fault string) {
+	m.t.Helper()
+	if err := m.check(); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), fault) {
+		m.t.Errorf("health: %v, want %q", err, fault)
+	}
+	err := <-m.done
+	m.done <- err
+	if err == nil || !strings.Contains(m.log.String(), fault) {
+		m.t.Errorf("the agent ended with %v", err)
+	}
+}
+
+// secret asks for a key as a workload does.
+func (m *machineOf) secret() (int, string) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8006/cdh/resource/default/key/1", nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}

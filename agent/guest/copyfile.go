@@ -39,11 +39,12 @@ type CopyRequest struct {
 // the old one or the new one. Until then its pieces gather under a name derived
 // from the whole file name, so that siblings never share one.
 //
-// Symlinks are created as they come, whatever they point to, but never
-// followed: a path means the same thing to the policy that allowed it and to
-// the kernel.
+// Symlinks are never followed: a path means the same thing to the policy that
+// allowed it and to the kernel. They are created as they come, or, where
+// Confined is set, only if nobody who follows them leaves Root.
 type Copier struct {
-	Root string // SharedDir
+	Root     string // SharedDir
+	Confined bool   // for guests that do not trust their host
 
 	mu sync.Mutex // one request at a time: two for the same file would mix their pieces
 }
@@ -53,6 +54,9 @@ type Copier struct {
 // content when a directory is asked for, and is replaced by anything else.
 func (c *Copier) Copy(_ context.Context, r CopyRequest) error {
 	place, err := r.check(c.Root)
+	if err == nil && c.Confined && r.Mode&unix.S_IFMT == unix.S_IFLNK {
+		err = confine(place, string(r.Data))
+	}
 	if err != nil {
 		return fmt.Errorf("copy file: %w", err)
 	}

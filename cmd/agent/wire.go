@@ -165,7 +165,7 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 	g.memory = memagent.New(p.config.MemAgent, memagent.DefaultPaths())
 	g.server, err = rpc.New(rpc.Deps{
 		Policy: engine, Sandbox: g.sandbox, Network: stack, Machine: machine,
-		Metrics: metrics, Copier: &guest.Copier{Root: guest.SharedDir},
+		Metrics: metrics, Copier: &guest.Copier{Root: guest.SharedDir, Confined: confidential},
 		Swap: guest.Swap{Devices: finder}, Volumes: guest.Volumes{Mounts: manager},
 		MemAgent: g.memory, Clock: p.clock, Confidential: confidential,
 		Details: rpc.Details{

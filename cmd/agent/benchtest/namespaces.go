@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,6 +31,9 @@ func enclose(ctx context.Context, args []string) error {
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	err = cmd.Run()
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
 	if left := removeCgroups(cgroup); left != nil {
 		return left
 	}

@@ -82,7 +82,7 @@ func (p *pod) request(t *testing.T, id, script string) CreateRequest {
 	if err := os.WriteFile(filepath.Join(root, "bin", "busybox"), busybox, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "ps", "hostname", "sleep", "df", "touch", "mkdir", "mount"} {
+	for _, name := range []string{"sh", "ps", "hostname", "sleep", "df", "touch", "mkdir", "mount", "head"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,8 @@ func playPod(t *testing.T, p *pod) {
 		t.Fatal(err)
 	}
 	p.start(t, p.request(t, "pod1", "exec sleep 1000"))
-	r := p.request(t, "app", `hostname; ps; touch /dev/shm/x && echo shared; touch /x; exit 3`)
+	// The first container may take a moment to become its program.
+	r := p.request(t, "app", `hostname; until ps | busybox grep '[0-9]  *sleep 1000$'; do :; done; touch /dev/shm/x && echo shared; touch /x; exit 3`)
 	r.SharePID = true
 	init := p.start(t, r)
 	out := output(t, init)

@@ -1,6 +1,7 @@
 package imagepull_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -109,5 +110,24 @@ func TestCachedEncryptedLayer(t *testing.T) {
 	r.Push(t, "evil:1", claim)
 	if _, err := p.Pull(t.Context(), r.Ref("evil:1"), "c4"); !isDataLoss(err) {
 		t.Errorf("claimed diff id: %v", err)
+	}
+}
+
+// One page of mount options would hold the paths of about a hundred layers.
+func TestManyLayers(t *testing.T) {
+	r := NewRegistry(t)
+	var layers []Layer
+	for i := range 150 {
+		gone := fmt.Sprintf(".wh.f%d", i-2)
+		layers = append(layers, NewLayer(t, Gzip, File(fmt.Sprint("f", i), fmt.Sprint(i)), File(gone, ""), File("last", fmt.Sprint(i))))
+	}
+	r.Push(t, "app:1", layers...)
+	img, err := newPuller(t, r, nil).Pull(t.Context(), r.Ref("app:1"), "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(img.Rootfs)
+	if err != nil || len(entries) != 3 || read(t, img.Rootfs, "last") != "149" || read(t, img.Rootfs, "f148") != "148" {
+		t.Errorf("%d entries, %v", len(entries), err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/coffer-cc/coffer/mount"
 	"github.com/coffer-cc/coffer/mount/crypt"
 	"github.com/coffer-cc/coffer/mount/device"
+	"github.com/coffer-cc/coffer/mount/watch"
 )
 
 // Handlers returns the table of drivers: the name on the wire to its handler.
@@ -26,6 +27,7 @@ func Handlers(d Deps) map[string]Handler {
 		"local":            local{g},
 		"overlayfs":        overlayFS{g},
 		"virtio-fs":        virtioFS{g},
+		"watchable-bind":   &watchable{ground: g, interval: watch.Interval, mirrors: map[string]int{}},
 	}
 }
 

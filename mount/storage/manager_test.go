@@ -359,7 +359,7 @@ func TestTable(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if want := "blk blk-ccw ephemeral erofs.multi-layer image_guest_pull local mmioblk nvdimm overlayfs scsi virtio-fs"; strings.Join(names, " ") != want {
+	if want := "blk blk-ccw ephemeral erofs.multi-layer image_guest_pull local mmioblk nvdimm overlayfs scsi virtio-fs watchable-bind"; strings.Join(names, " ") != want {
 		t.Errorf("got %v", names)
 	}
 }

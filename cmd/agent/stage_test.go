@@ -17,6 +17,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/container"
 	"github.com/coffer-cc/coffer/agent/guest"
 	"github.com/coffer-cc/coffer/agent/network"
+	"github.com/coffer-cc/coffer/agent/ocispec"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
 	"github.com/coffer-cc/coffer/mount/storage"
@@ -25,13 +26,12 @@ import (
 	"github.com/coffer-cc/coffer/rpc/rpctest"
 )
 
-// notHere are storages that need hardware of a virtual machine, or that this
-// version does not know. They are taken out of a life before it is replayed,
-// and the test provides what they would have brought.
+// notHere are storages that need hardware of a virtual machine. They are taken
+// out of a life before it is replayed, and the test provides what they would
+// have brought.
 var notHere = map[string]string{
-	"virtio-fs":      "needs a virtual machine",
-	"blk":            "needs a virtual machine",
-	"watchable-bind": "not in this version",
+	"virtio-fs": "needs a virtual machine",
+	"blk":       "needs a virtual machine",
 }
 
 // stage prepares the machine for a life: root file systems, what the host would
@@ -77,9 +77,16 @@ func stageContainer(t *testing.T, r *agentpb.CreateContainerRequest, sent map[st
 	if root := r.GetOCI().GetRoot().GetPath(); strings.HasPrefix(root, guest.SharedDir) {
 		makeRoot(t, root)
 	}
+	for _, s := range r.GetStorages() {
+		if s.GetDriver() == "watchable-bind" {
+			stageShared(t, s.GetSource())
+		}
+	}
 	for _, m := range r.GetOCI().GetMounts() {
-		m.Source = strings.Replace(m.GetSource(), "/watchable/", "/", 1)
 		shared := strings.HasPrefix(m.GetSource(), guest.SharedDir)
+		if strings.HasPrefix(m.GetSource(), ocispec.WatchableDir+"/") {
+			continue // a storage brings it
+		}
 		if m.GetType() != "bind" || sent[m.GetSource()] || !shared && !strings.Contains(m.GetSource(), "/sandbox/storage/") {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -76,6 +77,31 @@ func (t tree) add(f *os.File, name string, left *int64) error {
 		}
 	}
 	return nil
+}
+
+// dangling reports whether a symlink leads to a name in the tree that is not
+// there. One that leads over another symlink is left to that one.
+func (t tree) dangling() bool {
+	for rel, e := range t {
+		if e.kind() != unix.S_IFLNK || rel == "" || path.IsAbs(e.link) {
+			continue
+		}
+		to := path.Join(path.Dir(rel), e.link)
+		if _, ok := t[to]; !ok && to != "." && filepath.IsLocal(to) && !t.overLink(to) {
+			return true
+		}
+	}
+	return false
+}
+
+// overLink reports whether a directory on the way to rel is a symlink.
+func (t tree) overLink(rel string) bool {
+	for dir := path.Dir(rel); dir != "."; dir = path.Dir(dir) {
+		if t[dir].kind() == unix.S_IFLNK {
+			return true
+		}
+	}
+	return false
 }
 
 // look describes what f has open.

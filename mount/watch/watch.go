@@ -44,6 +44,7 @@ type Mirror struct {
 	Source, Target mount.Place
 
 	have tree // what Target holds
+	seen tree // what the last scan found
 }
 
 // Run repeats Sync at each tick until ctx ends. What fails is tried again at the
@@ -57,12 +58,20 @@ func (m *Mirror) Run(ctx context.Context, tick <-chan time.Time) {
 		case <-tick:
 		}
 		err := m.Sync()
+		if errors.Is(err, errChanging) {
+			continue
+		}
 		if err != nil && !failing {
 			slog.WarnContext(ctx, "watched tree is not mirrored", "source", m.Source.String(), "error", err)
 		}
 		failing = err != nil
 	}
 }
+
+// errChanging says that a link led nowhere. Most likely the tree was changed
+// during the scan, or the file system answered for the link from its cache and
+// for the directory afresh; when the next scan finds the same, it is meant.
+var errChanging = fmt.Errorf("a symlink leads nowhere, the tree may be changing: %w", errdefs.ErrUnavailable)
 
 // Sync makes Target like Source. It changes nothing when Source is too large.
 // Content comes before the links that lead to it, and what is gone is removed
@@ -79,6 +88,11 @@ func (m *Mirror) Sync() error {
 	want, err := scan(source)
 	if err != nil {
 		return fmt.Errorf("look at %q: %w", m.Source, err)
+	}
+	again := maps.Equal(want, m.seen)
+	m.seen = want
+	if want.dangling() && !again {
+		return fmt.Errorf("look at %q: %w", m.Source, errChanging)
 	}
 	target, err := m.Target.Open()
 	if err != nil {

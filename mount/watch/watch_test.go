@@ -206,6 +206,26 @@ func TestSwapIsAtomic(t *testing.T) {
 	}
 }
 
+// TestStaleLink hides a change halfway: the link still leads to the revision
+// that is gone, as the cache of a shared file system may have it.
+func TestStaleLink(t *testing.T) {
+	p := newPair(t)
+	p.configMap(1, "a")
+	p.sync()
+	before := describe(t, p.target)
+	p.must(os.RemoveAll(filepath.Join(p.source, "..2026_0001")))
+	p.write("..2026_0002/a", "new")
+	if err := p.Sync(); !errdefs.IsUnavailable(err) {
+		t.Errorf("got %v", err)
+	}
+	if after := describe(t, p.target); after != before {
+		t.Errorf("mirror changed to %s", after)
+	}
+	p.same() // it stays like that, so it is meant
+	p.configMap(3, "a")
+	p.same()
+}
+
 // TestFileIsWrittenInPlace is for a subPath: containers have the file itself.
 func TestFileIsWrittenInPlace(t *testing.T) {
 	p := newPair(t)

@@ -3,7 +3,6 @@ package vmtest
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,10 +15,6 @@ import (
 
 // recordedSlot is where the recordings' block device sits on the PCI bus.
 const recordedSlot = 0x0b
-
-// notInGuest are storages that this version does not know; the host shares what
-// they would have brought.
-var notInGuest = []string{"watchable-bind"}
 
 // TestLives replays the pods of a hypervisor with devices in machines that have
 // them: a real virtio-fs share, a disk and a network card.
@@ -74,12 +69,14 @@ func stageLife(t *testing.T, l *rpctest.Life, share string) (mac string) {
 				t.Fatalf("root %s is not on the share", r.GetOCI().GetRoot().GetPath())
 			}
 			makeRoot(t, filepath.Join(share, root))
-			r.Storages = slices.DeleteFunc(r.GetStorages(), func(s *agentpb.Storage) bool {
-				return slices.Contains(notInGuest, s.GetDriver())
-			})
+			for _, s := range r.GetStorages() {
+				if path, shared := strings.CutPrefix(s.GetSource(), sharedDir); shared {
+					stageMount(t, filepath.Join(share, path)) // watched
+				}
+			}
 			for _, m := range r.GetOCI().GetMounts() {
-				m.Source = strings.Replace(m.GetSource(), "/watchable/", "/", 1)
-				if path, shared := strings.CutPrefix(m.GetSource(), sharedDir); shared {
+				path, shared := strings.CutPrefix(m.GetSource(), sharedDir)
+				if shared && !strings.HasPrefix(path, "watchable/") {
 					stageMount(t, filepath.Join(share, path))
 				}
 			}

@@ -15,8 +15,8 @@ import (
 	"github.com/coffer-cc/coffer/mount/device"
 )
 
-// guest is a machine with two virtio disks, behind a bridge and not, and one
-// on mmio, built from files.
+// guest is a machine with a disk of each kind, built from files: the two virtio
+// disks on PCI are behind a bridge and not.
 func guest(t *testing.T) *device.Finder {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -31,6 +31,9 @@ func guest(t *testing.T) *device.Finder {
 		"/devices/pci0000:00/0000:00:0b.0/virtio5/block/vda",
 		"/devices/pci0000:00/0000:00:02.0/0000:01:03.0/virtio7/block/vdb",
 		"/devices/platform/LNRO0005:01/virtio3/block/vdc",
+		"/devices/pci0000:00/0000:00:03.0/virtio1/host0/target0:0:1/0:0:1:2/block/sda",
+		"/devices/LNXSYSTM:00/LNXSYBUS:00/ACPI0012:00/ndbus0/region0/namespace0.0/block/pmem0",
+		"/devices/css0/0.0.0003/0.0.0005/virtio9/block/vdd",
 	} {
 		name := filepath.Base(devPath)
 		if err := os.Symlink("../.."+devPath, filepath.Join(class, name)); err != nil {
@@ -93,6 +96,25 @@ func TestApply(t *testing.T) {
 	}
 	if len(s.Linux.Resources.Devices) != 6 {
 		t.Errorf("%d rules", len(s.Linux.Resources.Devices))
+	}
+}
+
+// TestEachKindOfDisk sees the number that the guest has for it.
+func TestEachKindOfDisk(t *testing.T) {
+	f := guest(t)
+	for minor, d := range map[int64]Device{
+		0: {Type: "blk", ID: "0b"}, 16: {Type: "blk", ID: "02/03"}, 32: {Type: "mmioblk", VMPath: "/dev/vdc"},
+		48: {Type: "scsi", ID: "1:2"}, 64: {Type: "nvdimm", VMPath: "/dev/pmem0"}, 80: {Type: "blk-ccw", ID: "0.0.0005"},
+	} {
+		d.ContainerPath = "/dev/xda"
+		s := parse(t, spec)
+		if _, err := Apply(t.Context(), s, []Device{d}, f); err != nil {
+			t.Errorf("%s: %v", d.Type, err)
+			continue
+		}
+		if n := s.Linux.Devices[1]; n.Major != 254 || n.Minor != minor || n.Type != "b" {
+			t.Errorf("%s: %+v", d.Type, n)
+		}
 	}
 }
 

@@ -131,7 +131,8 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 	if g.guarded, err = p.guard(); err != nil {
 		return nil, err
 	}
-	deps := storage.Deps{Devices: finder, NoIntegrity: !p.config.Storage.Integrity,
+	loadModule := func(ctx context.Context, name string) error { return guest.Modules{}.Load(ctx, name, nil) }
+	deps := storage.Deps{Devices: finder, LoadModule: loadModule, NoIntegrity: !p.config.Storage.Integrity,
 		PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved}
 	handlers := storage.Handlers(deps)
 	manager := storage.NewManager(deps, handlers)

@@ -32,7 +32,7 @@ func main() {
 
 func buildCommand() *cobra.Command {
 	var o image.Options
-	var add []string
+	var add, programs []string
 	cmd := &cobra.Command{
 		Use:   "build --agent PROGRAM --out DIR",
 		Short: "Build vmlinuz, initrd.img and manifest.json",
@@ -54,6 +54,13 @@ manifest.json lists them with their checksums.`,
 				}
 				o.Add = append(o.Add, image.Addition{Source: src, Target: dst})
 			}
+			for _, name := range programs {
+				files, err := image.Program(name)
+				if err != nil {
+					return err
+				}
+				o.Add = append(o.Add, files...)
+			}
 			return build(cmd.Context(), o)
 		},
 	}
@@ -64,7 +71,8 @@ manifest.json lists them with their checksums.`,
 	f.StringVar(&o.Policy, "policy", "", "default policy `file` (default: refuse every request)")
 	f.StringVar(&o.CABundle, "certificates", "/etc/ssl/certs/ca-certificates.crt", "`file` of trusted certificates, empty for none")
 	f.StringArrayVar(&add, "add", nil, "add a file or directory, as `SOURCE:TARGET` (may be repeated)")
-	f.StringSliceVar(&o.Spare, "spare-modules", nil, "kernel modules to have for a host that asks for them")
+	f.StringSliceVar(&o.Spare, "spare-modules", nil, "kernel modules to have for storages and hosts that ask for them (default "+strings.Join(image.DefaultSpare(), ",")+")")
+	f.StringArrayVar(&programs, "program", nil, "add a `PROGRAM` of this machine with its libraries, such as mkfs.ext4 for block emptyDirs (may be repeated)")
 	f.StringSliceVar(&o.Modules, "modules", nil, "kernel modules to load at boot, in order (default "+strings.Join(image.DefaultModules(), ",")+")")
 	f.StringVar(&o.Compression, "compression", "zstd", "of the initrd: zstd, gzip or none")
 	f.BoolVar(&o.Disk, "disk", false, "also build disk.img, the same root as an ext4 partition")

@@ -14,12 +14,13 @@ import (
 
 // block mounts a disk of one kind. With the type "bind" the node itself appears
 // at the mount point. Driver options may ask for a fresh file system and for
-// encryption under a key that nobody has, see scratch.
+// encryption under a key that nobody has, see protection.
 type block struct {
 	ground
 	devices Finder
 	parse   func(source string) (device.Matcher, error)
-	scratch scratch
+	load    func(context.Context) // the kernel modules of its bus
+	protect protection
 }
 
 // blockTypes are the file systems of disks. Others, such as overlay or proc,
@@ -47,7 +48,8 @@ func (b block) Attach(ctx context.Context, _ string, s Storage) (Volume, error) 
 	if s.FSType == "bind" {
 		return bindNode(ctx, p, node, o)
 	}
-	fresh, err := b.scratch.prepare(ctx, node, wish)
+	b.protect.load(ctx, s.FSType)
+	fresh, err := b.protect.prepare(ctx, node, wish)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +74,7 @@ func (b block) find(ctx context.Context, source string) (node string, err error)
 	if b.devices == nil {
 		return "", fmt.Errorf("no way to find devices: %w", errdefs.ErrNotImplemented)
 	}
+	b.load(ctx)
 	node, err = b.devices.Wait(ctx, m)
 	if err != nil {
 		return "", err

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/mount"
-	"github.com/coffer-cc/coffer/mount/crypt"
 	"github.com/coffer-cc/coffer/mount/device"
 )
 
@@ -25,7 +24,7 @@ import (
 type layered struct {
 	ground
 	blk, scsi block // find the disks
-	mapper    *crypt.Mapper
+	protect   protection
 }
 
 // Attach implements Handler.
@@ -138,7 +137,7 @@ func (h layered) layer(ctx context.Context, v *layeredVolume, p mount.Place, l l
 		return fail(err)
 	}
 	if l.verity != nil {
-		d, err := h.mapper.OpenVerity(node, *l.verity)
+		d, err := h.protect.verify(ctx, node, *l.verity)
 		if err != nil {
 			return fail(err)
 		}

@@ -90,10 +90,13 @@ type Finder interface {
 type Deps struct {
 	Images      Images
 	Devices     Finder
-	PauseBundle string   // directory with config.json and rootfs; "/pause_bundle" when empty
-	Root        string   // DefaultRoot when empty; it must exist
-	Sys         string   // "/sys" when empty
-	Mkfs        string   // program that makes ext4, a path or a name; "mkfs.ext4" when empty
+	PauseBundle string // directory with config.json and rootfs; "/pause_bundle" when empty
+	Root        string // DefaultRoot when empty; it must exist
+	Sys         string // "/sys" when empty
+	Mkfs        string // program that makes ext4, a path or a name; "mkfs.ext4" when empty
+	// LoadModule loads a module of the guest's kernel; ErrNotFound says that the
+	// image has none of the name. Nil when there is nothing to load.
+	LoadModule  func(ctx context.Context, name string) error
 	NoIntegrity bool     // encrypted scratch disks carry no authentication tags
 	Reserved    []string // names directly below Root where nothing may be mounted; "image" when nil
 }

@@ -24,7 +24,8 @@ type Options struct {
 	// Modules to load in order, drivers once there is a device for them; nil for
 	// DefaultModules.
 	Modules []string
-	// Spare modules lie in the image for a host that asks for them.
+	// Spare modules lie in the image for a host that asks for them, and for
+	// storages that need them; nil for DefaultSpare.
 	Spare []string
 	// Compression of the initrd: zstd, gzip or none. Empty is zstd.
 	Compression string
@@ -48,6 +49,15 @@ func DefaultModules() []string {
 		// Without overlayfs each container start copies the agent to memory.
 		"overlay", "loop", "erofs", "squashfs",
 		"tdx_guest", "sev_guest", // with configfs and tsm, only where the hardware is
+	}
+}
+
+// DefaultSpare is what the rarer kinds of storages need. The agent loads them
+// with the first of these, so that other guests boot without.
+func DefaultSpare() []string {
+	return []string{
+		"virtio_scsi", "sd_mod", "virtio_mmio", "nfit", "virtio_pmem", "nd_pmem",
+		"dm_verity", "dm_crypt", "dm_integrity", "authenc", "xts", "xfs",
 	}
 }
 
@@ -76,7 +86,11 @@ func (s *Store) Build(ctx context.Context, o Options) (*Manifest, error) {
 	if wanted == nil {
 		wanted = DefaultModules()
 	}
-	modules, err := k.load(ctx, wanted, o.Spare)
+	spare := o.Spare
+	if spare == nil {
+		spare = DefaultSpare()
+	}
+	modules, err := k.load(ctx, wanted, spare)
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,7 @@ func TestBuildIsReproducible(t *testing.T) {
 	writeTree(t, extra, map[string]string{"z/file": "1", "a": "2"})
 	for _, compression := range []string{"zstd", "gzip", "none"} {
 		t.Run(compression, func(t *testing.T) {
-			o := Options{Agent: agent, Pause: agent, Modules: []string{"a"}, Compression: compression,
+			o := Options{Agent: agent, Pause: agent, Modules: []string{"a"}, Spare: []string{}, Compression: compression,
 				Add: []Addition{{extra, "/opt/extra"}}}
 			var outputs [2][]byte
 			for i := range outputs {
@@ -170,7 +170,7 @@ func TestBuildLayout(t *testing.T) {
 	if err := os.WriteFile(policy, []byte("package agent_policy"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Agent: agent, Pause: agent, Policy: policy, Modules: []string{"c"}, Compression: "none", Out: t.TempDir()}
+	o := Options{Agent: agent, Pause: agent, Policy: policy, Modules: []string{"c"}, Spare: []string{}, Compression: "none", Out: t.TempDir()}
 	if _, err := s.Build(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -220,6 +220,7 @@ func TestBuildRefuses(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.o.Out, tc.o.Modules = t.TempDir(), []string{"d"}
+			tc.o.Spare = []string{}
 			_, err := s.Build(t.Context(), tc.o)
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want one with %q", err, tc.want)

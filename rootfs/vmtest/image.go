@@ -45,7 +45,7 @@ var prepare = sync.OnceValues(func() (*bundle, error) {
 		// The host hands the image over in memory: unpacking is all there is to
 		// save.
 		Compression: "none",
-		Spare:       []string{"dummy", "vfio-pci", "vfio_iommu_type1"},
+		Spare:       append(image.DefaultSpare(), "dummy", "vfio-pci", "vfio_iommu_type1"),
 	}
 	if b.options.Pause, err = b.store.BuildPause(ctx); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package vmtest
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,9 +17,6 @@ import (
 	"github.com/coffer-cc/coffer/rootfs/vm"
 )
 
-// storageModules are the kernel modules of the rarer disks and of protection.
-var storageModules = []string{"virtio_scsi", "sd_mod", "nfit", "nd_pmem", "dm_mod", "dm_verity", "dm_crypt", "dm_integrity", "authenc", "xts"}
-
 // pmemSize is the least that can be plugged in as memory.
 const pmemSize = 128 * mebibyte
 
@@ -27,7 +25,7 @@ const pmemSize = 128 * mebibyte
 func storageMachine(t *testing.T) *Guest {
 	t.Helper()
 	c := sharedConfig(t)
-	own := Variant{Modules: storageModules, Add: hostProgram(t, "mkfs.ext4")}.Build(t)
+	own := Variant{Add: hostProgram(t, "mkfs.ext4")}.Build(t)
 	c.Kernel, c.Initrd = own.Kernel, own.Initrd
 	c.Room = vm.Room{Memory: 512, SCSI: true, Bridge: true}
 	scsi, pmem := greeting(t, "cold scsi", 16), persistent(t, "cold nvdimm")
@@ -169,6 +167,7 @@ func TestDisks(t *testing.T) {
 			}
 		})
 	}
+	t.Run("device", func(t *testing.T) { testDiskAsDevice(t, g) })
 	t.Run("absent", func(t *testing.T) {
 		spec, s := volume("absent", &agentpb.Storage{Driver: "scsi", Source: "1:3", Fstype: "ext4"}, "true")
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -181,4 +180,44 @@ func TestDisks(t *testing.T) {
 	})
 	t.Run("scratch", func(t *testing.T) { testScratch(t, g) })
 	t.Run("layers", func(t *testing.T) { testVerityLayers(t, g) })
+}
+
+// testDiskAsDevice gives a container a SCSI disk itself, under the numbers that
+// the host has for it.
+func testDiskAsDevice(t *testing.T, g *Guest) {
+	data := randomBytes(mebibyte)
+	path := filepath.Join(t.TempDir(), "raw")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.PlugSCSI(t.Context(), "raw", vm.Disk{Path: path}, 2, 0); err != nil {
+		t.Fatal(err)
+	}
+	spec := containerSpec("raw", "sha256sum", "/dev/raw")
+	spec.Linux.Devices = []*agentpb.LinuxDevice{{Path: "/dev/raw", Type: "b", Major: 7, Minor: 99, FileMode: 0o600}}
+	spec.Linux.Resources.Devices = []*agentpb.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "b", Major: 7, Minor: 99, Access: "rm"}}
+	call(t, g.Agent.CreateContainer, &agentpb.CreateContainerRequest{ContainerId: "raw", ExecId: "raw", OCI: spec,
+		Devices: []*agentpb.Device{{Type: "scsi", Id: "2:0", ContainerPath: "/dev/raw"}}})
+	t.Cleanup(func() { call(t, g.Agent.RemoveContainer, &agentpb.RemoveContainerRequest{ContainerId: "raw"}) })
+	call(t, g.Agent.StartContainer, &agentpb.StartContainerRequest{ContainerId: "raw"})
+	if got, want := g.output(t, "raw"), fmt.Sprintf("%x  /dev/raw\n", sha256.Sum256(data)); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestMicroVM attaches a disk that sits on no bus, as Firecracker has them: the
+// host names its node. It is a machine of its own kind.
+func TestMicroVM(t *testing.T) {
+	ownMachine(t)
+	shared := sharedConfig(t)
+	g := Boot(t, vm.Config{
+		Machine: "microvm,acpi=on,pcie=on,rtc=on", Words: shared.Words, Shares: shared.Shares,
+		Arguments: []string{"-global", "virtio-mmio.force-legacy=false",
+			"-drive", "if=none,id=mmio,format=raw,file=" + greeting(t, "mmio", 16), "-device", "virtio-blk-device,drive=mmio"},
+	})
+	g.createSandbox(t, "pod")
+	out, code := g.runOn(t, "mmio", &agentpb.Storage{Driver: "mmioblk", Source: "/dev/vda", Fstype: "ext4"}, "cat /data/greeting; cat /sys/block/vda/dev; cd -P /sys/block/vda; pwd")
+	if code != 0 || !strings.HasPrefix(out, "hello from mmio") || strings.Contains(out, "pci") {
+		t.Errorf("ended with %d: %s", code, out)
+	}
 }

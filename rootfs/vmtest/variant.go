@@ -1,11 +1,7 @@
 package vmtest
 
 import (
-	"bytes"
-	"debug/elf"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/coffer-cc/coffer/rootfs/image"
@@ -47,26 +43,9 @@ func (v Variant) Build(t testing.TB) vm.Config {
 // the libraries it is linked to.
 func hostProgram(t testing.TB, name string) []image.Addition {
 	t.Helper()
-	path, err := exec.LookPath(name)
+	add, err := image.Program(name)
 	if err != nil {
 		t.Fatal(err)
-	}
-	add := []image.Addition{{Source: path, Target: path}}
-	if f, err := elf.Open(path); err != nil {
-		t.Fatal(err)
-	} else if libraries, err := f.ImportedLibraries(); err != nil || len(libraries) == 0 {
-		return add
-	}
-	out, err := exec.Command("ldd", path).Output()
-	if err != nil {
-		t.Fatalf("ldd %s: %v", path, err)
-	}
-	for line := range bytes.Lines(out) {
-		for word := range strings.FieldsSeq(string(line)) {
-			if strings.HasPrefix(word, "/") {
-				add = append(add, image.Addition{Source: word, Target: word})
-			}
-		}
 	}
 	return add
 }

@@ -13,11 +13,13 @@ import (
 	"github.com/coffer-cc/coffer/mount/crypt"
 )
 
-// scratch makes an empty disk of the host's ready for use: a block emptyDir.
-type scratch struct {
+// protection is what device-mapper does for disks: it makes an empty one of the
+// host's, a block emptyDir, ready for use, and verifies layers.
+type protection struct {
 	mapper    *crypt.Mapper
-	integrity bool   // encrypted disks carry authentication tags
-	mkfs      string // program that makes ext4, a path or a name
+	load      func(ctx context.Context, modules ...string) // of the kernel
+	integrity bool                                         // encrypted disks carry authentication tags
+	mkfs      string                                       // program that makes ext4, a path or a name
 }
 
 // wish is what driver options ask for.
@@ -68,7 +70,7 @@ func (p prepared) remove() error {
 }
 
 // prepare does what is wished for, in the order encryption, file system.
-func (c scratch) prepare(ctx context.Context, node string, w wish) (prepared, error) {
+func (c protection) prepare(ctx context.Context, node string, w wish) (prepared, error) {
 	p := prepared{node: node}
 	if !w.filesystem {
 		return p, nil
@@ -78,6 +80,7 @@ func (c scratch) prepare(ctx context.Context, node string, w wish) (prepared, er
 		return p, fmt.Errorf("driver option %s: %w", optionFilesystem, err)
 	}
 	if w.encryption {
+		c.load(ctx, "dm_crypt", "dm_integrity", "authenc", "xts")
 		d, err := c.mapper.OpenScratch(ctx, node, c.integrity)
 		if err != nil {
 			return p, err
@@ -88,6 +91,12 @@ func (c scratch) prepare(ctx context.Context, node string, w wish) (prepared, er
 		return p, undone(err, p.remove())
 	}
 	return p, nil
+}
+
+// verify opens a device whose content the root hash vouches for.
+func (c protection) verify(ctx context.Context, node string, v crypt.Verity) (*crypt.Device, error) {
+	c.load(ctx, "dm_verity")
+	return c.mapper.OpenVerity(node, v)
 }
 
 // findProgram looks where programs are. The first process of a guest has no

@@ -50,9 +50,9 @@ type Drivers interface {
 // sets a limit. It is the shims' own default for a device that they plug in.
 const DefaultTimeout = 3 * time.Second
 
-// A tenth of a call's time, but no more than this, is left for the answer that
-// tells what was there instead of the device.
-const maxMargin = time.Second
+// A quarter of a call's time, but no more than this, is left for the answer that
+// tells what was there instead of the device: the caller's clock began earlier.
+const maxMargin = 3 * time.Second
 
 // stirInterval is how often a stirrer is asked again.
 const stirInterval = 250 * time.Millisecond
@@ -124,7 +124,7 @@ func (f *Finder) timeout(ctx context.Context) time.Duration {
 		return cmp.Or(f.Timeout, DefaultTimeout)
 	}
 	left := time.Until(deadline)
-	left -= min(left/10, maxMargin)
+	left -= min(left/4, maxMargin)
 	if f.Timeout > 0 {
 		left = min(left, f.Timeout)
 	}

@@ -134,8 +134,8 @@ func TestWaitLeavesTimeToAnswer(t *testing.T) {
 		atMost            time.Duration
 	}{
 		{0, 0, DefaultTimeout}, {time.Minute, 0, time.Minute},
-		{0, 10 * time.Second, 9 * time.Second}, {0, time.Second, 900 * time.Millisecond}, {0, time.Minute, 59 * time.Second},
-		{time.Second, time.Minute, time.Second}, {time.Minute, time.Second, 900 * time.Millisecond},
+		{0, 10 * time.Second, 7500 * time.Millisecond}, {0, time.Second, 750 * time.Millisecond}, {0, time.Minute, 57 * time.Second},
+		{time.Second, time.Minute, time.Second}, {time.Minute, time.Second, 750 * time.Millisecond},
 	} {
 		ctx, cancel := t.Context(), context.CancelFunc(func() {})
 		if tt.deadline > 0 {

@@ -170,7 +170,7 @@ func TestDisks(t *testing.T) {
 	t.Run("device", func(t *testing.T) { testDiskAsDevice(t, g) })
 	t.Run("absent", func(t *testing.T) {
 		spec, s := volume("absent", &agentpb.Storage{Driver: "scsi", Source: "1:3", Fstype: "ext4"}, "true")
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 		defer cancel()
 		_, err := g.Agent.CreateContainer(ctx, &agentpb.CreateContainerRequest{ContainerId: "absent", ExecId: "absent", OCI: spec, Storages: []*agentpb.Storage{s}})
 		// The answer comes in time, and tells what there is instead.

@@ -178,12 +178,13 @@ func bootOn(t *testing.T, agent string, hw *hardware, l launch) *machineOf {
 	return startAgent(t, agent, hw)
 }
 
-func startAgent(t *testing.T, agent string, hw *hardware) *machineOf {
+// startAgent runs the agent with further lines of its configuration.
+func startAgent(t *testing.T, agent string, hw *hardware, more ...string) *machineOf {
 	t.Helper()
 	dir := t.TempDir()
 	m := &machineOf{t: t, hw: hw, address: filepath.Join(dir, "agent.sock"), log: &bytes.Buffer{}, done: make(chan error, 1)}
 	config := filepath.Join(dir, "agent.toml")
-	settings := fmt.Sprintf("server_addr = \"unix://%s\"\nguest_components_procs = \"api-server-rest\"\n", m.address)
+	settings := fmt.Sprintf("server_addr = \"unix://%s\"\nguest_components_procs = \"api-server-rest\"\n", m.address) + strings.Join(more, "\n")
 	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.infoCommand(), a.pingCommand(), a.rpcCommand(),
 		a.runCommand(), a.execCommand(), a.logsCommand(), a.psCommand(), a.stopCommand(),
-		a.imageCommand(), a.initdataCommand(), a.kbsCommand(), a.vmCommand(),
+		a.imageCommand(), a.initdataCommand(), a.evidenceCommand(), a.kbsCommand(), a.vmCommand(),
 	)
 	return root
 }

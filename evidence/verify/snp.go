@@ -72,7 +72,7 @@ func Report(raw []byte, certs Certs, o Options) (*Statement, error) {
 	if err := libraryReport(r, vek, chain, o); err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}
-	return r.statement(chain), nil
+	return r.statement(chain.Product, chain.Kind), nil
 }
 
 type report []byte
@@ -143,21 +143,21 @@ const (
 	policyABIMajor = 8
 )
 
-func (r report) statement(chain SNPChain) *Statement {
+func (r report) statement(product, kind string) *Statement {
 	policy, platform := binary.LittleEndian.Uint64(r[8:]), binary.LittleEndian.Uint64(r[0x40:])
 	return &Statement{
 		TEE: evidence.SNP, ReportData: [64]byte(r[0x50:]), Measurement: [48]byte(r[0x90:]),
 		InitData: bytes.Clone(r[0xc0:0xe0]), Debug: policy&policyDebug != 0,
-		Format: fmt.Sprintf("report version %d, %s", r.u32(0), chain.Product),
+		Format: fmt.Sprintf("report version %d, %s", r.u32(0), product),
 		Facts: []Fact{
 			{"debug", fmt.Sprint(policy&policyDebug != 0)},
 			{"vmpl", fmt.Sprint(r.u32(0x30))},
-			{"signed_by", chain.Kind},
+			{"signed_by", kind},
 			{"policy_abi", fmt.Sprintf("%d.%d", policy>>policyABIMajor&0xff, policy&0xff)},
 			{"smt", fmt.Sprintf("allowed %t, enabled %t", policy&policySMT != 0, platform&platformSMT != 0)},
 			{"migration_agent", fmt.Sprint(policy&policyMigrate != 0)},
 			{"tsme", fmt.Sprint(platform&platformTSME != 0)},
-			{"reported_tcb", tcbOf(r[0x180:0x188], chain.Product).String()},
+			{"reported_tcb", tcbOf(r[0x180:0x188], product).String()},
 			{"tcb_status", "not checked: compare reported_tcb with what you demand"},
 			{"chip_id", hex.EncodeToString(r[0x1a0:0x1e0])},
 			{"chip_id_masked", fmt.Sprint(r.u32(0x48)&keyInfoMasked != 0)},

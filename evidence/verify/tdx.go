@@ -86,7 +86,11 @@ func Quote(raw []byte, o Options) (*Statement, error) {
 	if err := libraryQuote(raw, q.version, o); err != nil {
 		return nil, fmt.Errorf("quote: %w", err)
 	}
-	return q.statement(pck)
+	st := q.statement(pck.fmspc)
+	if o.Collateral != nil {
+		st.set("tcb_status", "UpToDate")
+	}
+	return st, nil
 }
 
 func parseQuote(raw []byte) (*quote, error) {
@@ -188,7 +192,7 @@ func signedBy(key *ecdsa.PublicKey, message, sig []byte) bool {
 }
 
 // statement reads the body. Bit 0 of TDATTRIBUTES is DEBUG.
-func (q *quote) statement(pck *certificate) (*Statement, error) {
+func (q *quote) statement(fmspc string) *Statement {
 	st := &Statement{
 		TEE: evidence.TDX, ReportData: [64]byte(q.body[520:]), Measurement: [48]byte(q.body[136:]),
 		InitData: bytes.Clone(q.body[184:232]), Debug: q.body[120]&1 != 0,
@@ -203,9 +207,9 @@ func (q *quote) statement(pck *certificate) (*Statement, error) {
 		{"xfam", hex.EncodeToString(q.body[128:136])},
 		{"tee_tcb_svn", hex.EncodeToString(q.body[:16])},
 		{"mr_seam", hex.EncodeToString(q.body[16:64])},
-		{"fmspc", pck.fmspc},
+		{"fmspc", fmspc},
 		{"tcb_status", "not checked: needs Intel's collateral"},
 		{"smt", "not in a quote"},
 	}
-	return st, nil
+	return st
 }

@@ -113,6 +113,9 @@ func fmspc(leaf *x509.Certificate) string {
 // libraryQuote is the second opinion, on the versions that the library reads.
 func libraryQuote(raw []byte, version uint16, o Options) (err error) {
 	if version != 4 {
+		if o.Collateral != nil {
+			return unknown("collateral for a quote of version %d", version)
+		}
 		return nil
 	}
 	defer func() {
@@ -124,7 +127,11 @@ func libraryQuote(raw []byte, version uint16, o Options) (err error) {
 	if err != nil {
 		return malformed("go-tdx-guest: %v", err)
 	}
-	if err := library.TdxQuote(q, &library.Options{Now: o.now(), TrustedRoots: o.tdxRoots()}); err != nil {
+	options := &library.Options{Now: o.now(), TrustedRoots: o.tdxRoots()}
+	if o.Collateral != nil {
+		options.Getter, options.GetCollateral, options.CheckRevocations = o.Collateral, true, true
+	}
+	if err := library.TdxQuote(q, options); err != nil {
 		return forged("go-tdx-guest: %v", err)
 	}
 	return nil

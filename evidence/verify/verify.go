@@ -36,15 +36,33 @@ type Statement struct {
 // Fact is a named value for the reader of a verdict.
 type Fact struct{ Name, Value string }
 
+func (st *Statement) set(name, value string) {
+	for i := range st.Facts {
+		if st.Facts[i].Name == name {
+			st.Facts[i].Value = value
+		}
+	}
+}
+
 // Options say whom to trust and when it is.
 type Options struct {
 	Now time.Time // zero is the present
 
 	// TDXRoots are roots of PCK certificates; nil is Intel's.
 	TDXRoots *x509.CertPool
+	// Collateral answers for Intel's provisioning certification service, from
+	// files for example. With it a quote of version 4 is also held against the
+	// TCB that Intel calls current and against revocations; one of version 5 is
+	// refused, as nothing here knows how. Nil checks neither.
+	Collateral Collateral
 	// SNPRoots are chains of endorsement keys; nil are AMD's for Milan, Genoa
 	// and Turin, for VCEK and VLEK.
 	SNPRoots []SNPChain
+}
+
+// Collateral is an HTTPS GET.
+type Collateral interface {
+	Get(url string) (header map[string][]string, body []byte, err error)
 }
 
 func (o Options) now() time.Time {

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"io"
 	"net"
 	"testing"
@@ -34,7 +35,7 @@ func (f *fixture) stream(t *testing.T, port uint32) net.Conn {
 	t.Helper()
 	there, here := net.Pipe()
 	t.Cleanup(func() { there.Close() })
-	there.SetDeadline(time.Now().Add(20 * time.Second))
+	there.SetDeadline(time.Now().Add(5 * time.Second))
 	f.streams.conns <- named{here, hostPort(port)}
 	return there
 }
@@ -42,7 +43,7 @@ func (f *fixture) stream(t *testing.T, port uint32) net.Conn {
 func ended(t *testing.T, c net.Conn) {
 	t.Helper()
 	if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
-		t.Errorf("%q, %v, want the end", b, err)
+		t.Errorf("%d bytes, %v, want the end", len(b), err)
 	}
 }
 
@@ -90,7 +91,9 @@ func TestStreamsAreRuled(t *testing.T) {
 	ended(t, in)
 	ended(t, out)
 	ended(t, errs)
-	r, err := a.WaitProcess(t.Context(), &agentpb.WaitProcessRequest{ContainerId: "c1", ExecId: "e1"})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := a.WaitProcess(ctx, &agentpb.WaitProcessRequest{ContainerId: "c1", ExecId: "e1"})
 	if err != nil || r.GetStatus() != 4 {
 		t.Errorf("%v, %v", r, err)
 	}

@@ -2,10 +2,12 @@ package container_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -87,6 +89,28 @@ func TestAttachedOutputIsExact(t *testing.T) {
 	if text := <-got; text != string(numbers(200000)) {
 		t.Errorf("%d bytes, or others", len(text))
 	}
+}
+
+// While the host has not taken all, the exit code is not given out.
+func TestExitWaitsForAttachedOutput(t *testing.T) {
+	c, _ := plain(t, shell("exec seq 1 100000"), container.Options{PipeSize: 1 << 20, DrainWindow: time.Minute, StallWindow: time.Minute})
+	p := process(t, c, "")
+	out, ourOut := connPair(t)
+	if err := ourOut.SetWriteBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	p.Attach(nil, ourOut, nil)
+	start(t, c) // the pipe holds all that it prints, the connection does not
+	for ctx := patient(t); c.State() != container.StateStopped; runtime.Gosched() {
+		if ctx.Err() != nil {
+			t.Fatal("the process does not end")
+		}
+	}
+	if _, err := p.Wait(brief(t)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Wait = %v before the output was taken", err)
+	}
+	all(t, out)
+	wait(t, p, 0)
 }
 
 // The end of the input connection leaves a terminal alone: others may type.

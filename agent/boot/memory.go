@@ -23,7 +23,8 @@ const agentMemory = 32 << 20
 
 // Budgets of the file systems in memory that the guest mounts for itself. An
 // image that is unpacked in memory lies below /run, so it may take half of what
-// there is; nothing of ours needs /dev/shm, because a pod has its own.
+// there is, which is the kernel's default too; nothing of ours needs /dev/shm,
+// because a pod has its own.
 const (
 	runBudget = "size=50%"
 	shmBudget = "size=5%"

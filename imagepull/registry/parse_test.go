@@ -234,7 +234,7 @@ func TestInstance(t *testing.T) {
 		"one":           {[]v1.Descriptor{platform("linux", here, "", "a")}, "a"},
 		"first of two":  {[]v1.Descriptor{platform("linux", here, "", "a"), platform("linux", here, "", "b")}, "a"},
 		"best variant":  {[]v1.Descriptor{platform("linux", here, "v9", "a"), platform("linux", here, plain, "b")}, "b"},
-		"others":        {[]v1.Descriptor{platform("windows", here, "", "a"), platform("linux", "s390x", "", "b"), {Digest: digest.FromString("c")}, platform("linux", here, "", "d")}, "d"},
+		"others":        {[]v1.Descriptor{platform("windows", here, "", "a"), platform("linux", "mips64le", "", "b"), {Digest: digest.FromString("c")}, platform("linux", here, "", "d")}, "d"},
 		"none":          {[]v1.Descriptor{platform("linux", "riscv64", "", "a")}, ""},
 		"only unknown":  {[]v1.Descriptor{platform("linux", here, "v99", "a")}, ""},
 		"nothing":       {nil, ""},

@@ -149,7 +149,7 @@ func TestWrongManifests(t *testing.T) {
 		}, errdefs.IsNotImplemented},
 		"index without this machine": {func() string {
 			other := here
-			other.Platform = &v1.Platform{OS: "linux", Architecture: "s390x"}
+			other.Platform = &v1.Platform{OS: "linux", Architecture: "mips64le"}
 			reg.PushIndex(t, "app:s390x", other)
 			return "app:s390x"
 		}, errdefs.IsNotFound},

@@ -13,7 +13,6 @@ package memagent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -162,7 +161,7 @@ func (a *Agent) usable(offered func(Paths) error) error {
 		return fmt.Errorf("mem-agent is disabled: %w", errdefs.ErrFailedPrecondition)
 	}
 	if err := offered(a.paths); err != nil {
-		return errors.Join(errdefs.ErrNotImplemented, err)
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotImplemented)
 	}
 	return nil
 }

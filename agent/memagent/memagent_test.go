@@ -322,7 +322,7 @@ func TestUnusable(t *testing.T) {
 	}
 	p := kernel(t)
 	write(t, filepath.Join(p.Sys, "kernel/mm/lru_gen/enabled"), "0x0000\n")
-	if err := New(defaults(), p).SetMemcg(t.Context(), MemcgChange{}); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "is off") {
+	if err := New(defaults(), p).SetMemcg(t.Context(), MemcgChange{}); !errdefs.IsNotImplemented(err) || !strings.HasPrefix(err.Error(), "the multi-generational LRU is off") {
 		t.Errorf("switched off: %v", err)
 	}
 }

@@ -21,6 +21,8 @@ type engine interface {
 	run(id string) error
 	exec(id string) (time.Duration, error)
 	kill(id string) error
+	// spent is the processor time so far, with that of the containers.
+	spent() (time.Duration, error)
 }
 
 // containers compares lives of containers and execs.
@@ -47,20 +49,40 @@ func (b *bench) containers() error {
 }
 
 func (b *bench) compareLives(rivals []engine) error {
-	started, whole := make([]sample, len(rivals)), make([]sample, len(rivals))
+	started, whole, spent := make([]sample, len(rivals)), make([]sample, len(rivals)), make([]sample, len(rivals))
 	for n := range lives {
 		for _, i := range turns(len(rivals)) {
-			r := rivals[i]
-			first, all, err := r.life(fmt.Sprint("life", n))
+			l, err := oneLife(rivals[i], fmt.Sprint("life", n))
 			if err != nil {
-				return fmt.Errorf("a life by %T: %w", r, err)
+				return fmt.Errorf("a life by %T: %w", rivals[i], err)
 			}
-			started[i], whole[i] = append(started[i], first), append(whole[i], all)
+			started[i], whole[i], spent[i] = append(started[i], l.started), append(whole[i], l.whole), append(spent[i], l.spent)
 		}
+	}
+	// The kernel counts processor time in hundredths of a second, so that only
+	// the mean means something.
+	for i := range spent {
+		spent[i] = sample{spent[i].mean()}
 	}
 	b.rows("container, create+start", started, goal{ratioAtMost: 1.5})
 	b.rows("container, create to removed", whole, goal{})
+	b.rows("the same, processor time", spent, goal{})
 	return nil
+}
+
+type life struct{ started, whole, spent time.Duration }
+
+func oneLife(r engine, id string) (l life, err error) {
+	before, err := r.spent()
+	if err != nil {
+		return l, err
+	}
+	if l.started, l.whole, err = r.life(id); err != nil {
+		return l, err
+	}
+	after, err := r.spent()
+	l.spent = after - before
+	return l, err
 }
 
 func (b *bench) compareExecs(rivals []engine) error {

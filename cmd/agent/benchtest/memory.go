@@ -43,7 +43,8 @@ func fields(file string) (map[string]float64, error) {
 	return out, nil
 }
 
-// spentBy is the processor time of a process so far.
+// spentBy is the processor time of a process so far, with that of the children
+// that it has waited for.
 func spentBy(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -52,11 +53,17 @@ func spentBy(pid int) (time.Duration, error) {
 	// The name may hold anything; behind its bracket the third field begins.
 	_, rest, _ := strings.Cut(string(text), ") ")
 	words := strings.Fields(rest)
-	if len(words) < 13 {
+	if len(words) < 15 {
 		return 0, fmt.Errorf("/proc/%d/stat is short", pid)
 	}
-	user, _ := strconv.Atoi(words[11])
-	system, _ := strconv.Atoi(words[12])
+	ticks := 0
+	for _, w := range words[11:15] { // user, system, and both of children
+		n, err := strconv.Atoi(w)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
 	const tick = time.Second / 100 // USER_HZ
-	return time.Duration(user+system) * tick, nil
+	return time.Duration(ticks) * tick, nil
 }

@@ -87,3 +87,5 @@ func (p *pod) kill(id string) error {
 	}
 	return p.remove(id)
 }
+
+func (p *pod) spent() (time.Duration, error) { return spentBy(p.s.cmd.Process.Pid) }

@@ -62,6 +62,7 @@ func (b *bench) pullRows(gz, zst, sealed, umoci, ctr *puller) {
 	b.table.versus(what+"zstd", "s", zst.of(wall), ctr.name, ctr.of(wall), goal{})
 	b.table.versus(what+"zstd, processor time", "s", zst.of(cpu), ctr.name, ctr.of(cpu), goal{})
 	b.table.versus(what+"gzip, encrypted", "s", sealed.of(wall), "the same in the clear", gz.of(wall), goal{ratioAtMost: 1.3})
+	b.table.versus(what+"gzip, encrypted, processor time", "s", sealed.of(cpu), "the same in the clear", gz.of(cpu), goal{})
 	b.table.versus(what+"gzip, peak RSS", "MB", gz.of(peak), umoci.name, umoci.of(peak), goal{atMost: 128})
 	b.table.versus(what+"zstd, peak RSS", "MB", zst.of(peak), ctr.name, ctr.of(peak), goal{atMost: 128})
 	b.table.alone(what+"gzip, encrypted, peak RSS", "MB", sealed.of(peak), goal{atMost: 128})

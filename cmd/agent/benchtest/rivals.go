@@ -91,14 +91,17 @@ func (f *floor) kill(id string) error {
 	return err
 }
 
+func (f *floor) spent() (time.Duration, error) { return spentBy(f.cmd.Process.Pid) }
+
 // runc is Debian's runc, driven as a shim does: create, start, wait, delete.
 type runc struct {
 	b             *bench
 	path, bundles string
+	used          time.Duration
 }
 
 func (b *bench) newRunc() (*runc, error) {
-	r := &runc{b, filepath.Join(b.peers, "usr/sbin/runc"), filepath.Join(b.dir, "bundles")}
+	r := &runc{b: b, path: filepath.Join(b.peers, "usr/sbin/runc"), bundles: filepath.Join(b.dir, "bundles")}
 	out, err := exec.Command(r.path, "--version").Output()
 	if err != nil {
 		return nil, err
@@ -121,8 +124,11 @@ func (r *runc) do(args ...string) error {
 		text, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("runc %v: %w: %s", args, err, text)
 	}
+	r.used += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	return nil
 }
+
+func (r *runc) spent() (time.Duration, error) { return r.used, nil }
 
 // runs makes the bundle and then, in the time that counts, creates and starts.
 func (r *runc) runs(id string, args ...string) (began time.Time, pid int, err error) {
@@ -156,9 +162,11 @@ func (r *runc) life(id string) (started, whole time.Duration, err error) {
 	}
 	started = time.Since(began)
 	// runc has gone, so its child is ours: this is process 1 of the namespace.
-	if _, err := unix.Wait4(pid, nil, 0, nil); err != nil {
+	var usage unix.Rusage
+	if _, err := unix.Wait4(pid, nil, 0, &usage); err != nil {
 		return 0, 0, fmt.Errorf("wait for the container: %w", err)
 	}
+	r.used += time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 	err = r.do("delete", id)
 	return started, time.Since(began), err
 }

@@ -34,26 +34,19 @@ func (b *bench) streams() error {
 		return err
 	}
 	for _, kib := range []int{4, 32, 256, 1024} {
-		goals := goal{}
-		if kib == 32 {
-			goals.ratioAtLeast = 0.8
-		}
-		ours, theirs, err := b.rates(s, bare, func(s *server) (int, error) { return s.read("out", kib<<10) })
+		f, err := b.rates(s, bare, func(s *server) (int, error) { return s.read("out", kib<<10) })
 		if err != nil {
 			return err
 		}
-		b.table.versus(fmt.Sprintf("ReadStdout of %d KiB", kib), "MB/s", ours, "bare ttRPC server", theirs, goals)
-		if kib == 32 {
-			b.table.alone("ReadStdout of 32 KiB", "MB/s", ours, goal{atLeast: 150})
-		}
+		b.streamRows(fmt.Sprintf("ReadStdout of %d KiB", kib), f, kib == 32)
 	}
 	for _, kib := range []int{32, 1024} {
 		data := make([]byte, kib<<10)
-		ours, theirs, err := b.rates(s, bare, func(s *server) (int, error) { return s.write("in", data) })
+		f, err := b.rates(s, bare, func(s *server) (int, error) { return s.write("in", data) })
 		if err != nil {
 			return err
 		}
-		b.table.versus(fmt.Sprintf("WriteStdin of %d KiB", kib), "MB/s", ours, "bare ttRPC server", theirs, goal{})
+		b.streamRows(fmt.Sprintf("WriteStdin of %d KiB", kib), f, false)
 	}
 	for _, id := range []string{"out", "in"} {
 		if err := p.kill(id); err != nil {
@@ -63,23 +56,54 @@ func (b *bench) streams() error {
 	return nil
 }
 
-// rates returns the medians of both servers' MB/s.
-func (b *bench) rates(one, two *server, move func(*server) (int, error)) (float64, float64, error) {
-	all := make([][]float64, 2)
+// flow is what a server carried: the median of MB/s, and the processor time that
+// a MB took, which says more on a busy machine.
+type flow struct{ rate, spent float64 }
+
+func (b *bench) streamRows(what string, f [2]flow, goals bool) {
+	const peer = "bare ttRPC server"
+	ratio, least := goal{}, goal{}
+	if goals {
+		ratio.ratioAtLeast, least.atLeast = 0.8, 150
+	}
+	b.table.versus(what, "MB/s", f[0].rate, peer, f[1].rate, ratio)
+	if goals {
+		b.table.alone(what, "MB/s", f[0].rate, least)
+	}
+	b.table.versus(what+", processor time", "ms/MB", f[0].spent, peer, f[1].spent, goal{})
+}
+
+// rates measures two servers in turns.
+func (b *bench) rates(one, two *server, move func(*server) (int, error)) (f [2]flow, err error) {
+	rates, total := make([][]float64, 2), make([]float64, 2)
 	for range streamRounds {
 		for i, s := range []*server{one, two} {
-			bytes, began := 0, time.Now()
+			before, err := spentBy(s.cmd.Process.Pid)
+			if err != nil {
+				return f, err
+			}
+			moved, began := 0, time.Now()
 			for time.Since(began) < streamTime {
 				n, err := move(s)
 				if err != nil {
-					return 0, 0, err
+					return f, err
 				}
-				bytes += n
+				moved += n
 			}
-			all[i] = append(all[i], float64(bytes)/1e6/time.Since(began).Seconds())
+			mb := float64(moved) / 1e6
+			rates[i] = append(rates[i], mb/time.Since(began).Seconds())
+			after, err := spentBy(s.cmd.Process.Pid)
+			if err != nil {
+				return f, err
+			}
+			total[i] += mb
+			f[i].spent += ms(after - before)
 		}
 	}
-	return middle(all[0]), middle(all[1]), nil
+	for i := range f {
+		f[i] = flow{middle(rates[i]), f[i].spent / total[i]}
+	}
+	return f, nil
 }
 
 func (s *server) read(id string, most int) (int, error) {

@@ -115,6 +115,14 @@ func (s sample) at(p float64) time.Duration {
 	return sorted[min(int(p*float64(len(sorted))), len(sorted)-1)]
 }
 
+func (s sample) mean() time.Duration {
+	var sum time.Duration
+	for _, d := range s {
+		sum += d
+	}
+	return sum / time.Duration(len(s))
+}
+
 func (s sample) median() time.Duration { return s.at(0.5) }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

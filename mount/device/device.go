@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -96,7 +97,7 @@ func (f *Finder) Wait(ctx context.Context, m Matcher) (path string, err error) {
 		if err != nil {
 			return "", fmt.Errorf("find %s: %w", m, err)
 		}
-		if e, ok := first(m, seen); ok {
+		if e, ok := first(m, seen); ok && f.ready(e) {
 			return f.node(e), nil
 		}
 		again, err := f.stir(m)
@@ -193,6 +194,17 @@ func (f *Finder) node(e Event) string {
 		return e.DevName
 	}
 	return filepath.Join(or(f.Dev, "/dev"), e.DevName)
+}
+
+// ready reports whether a device that sysfs shows can be used. The kernel makes
+// the entry in sysfs first, then the node, and sends its event at the end: so
+// the event of one that is not ready is still to come.
+func (f *Finder) ready(e Event) bool {
+	if _, err := os.Stat(f.sys(e.DevPath, "dev")); err != nil {
+		return true // it has no number, and so no node
+	}
+	_, err := os.Lstat(f.node(e))
+	return err == nil
 }
 
 func first(m Matcher, events []Event) (Event, bool) {

@@ -95,6 +95,33 @@ func TestChildIsNotTheDisk(t *testing.T) {
 	}
 }
 
+// TestNodeComesAfterSysfs sees a Wait go on while the kernel has made the entry in
+// sysfs and not the node.
+func TestNodeComesAfterSysfs(t *testing.T) {
+	f := &Finder{Sys: sysfs(t, diskBridge), Dev: t.TempDir(), Timeout: time.Minute}
+	if err := os.WriteFile(filepath.Join(f.Sys, diskBridge, "dev"), []byte("254:16\n"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	found := waiting(t, f, blk(t, "02/03"))
+	f.deliver(Event{"block", diskDirect, "vda"}) // another one
+	select {
+	case got := <-found:
+		t.Fatalf("got %s, which does not exist", got)
+	default:
+	}
+	node := filepath.Join(f.Dev, "vdb")
+	if err := os.WriteFile(node, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.deliver(Event{"block", diskBridge, "vdb"})
+	if got := <-found; got != node {
+		t.Errorf("got %s", got)
+	}
+	if got, err := f.Wait(t.Context(), blk(t, "02/03")); got != node || err != nil {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
 // TestSCSIScan sees the address written to every controller: machines of Kata
 // boot with scsi_mod.scan=none.
 func TestSCSIScan(t *testing.T) {

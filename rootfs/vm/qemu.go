@@ -92,7 +92,7 @@ func cpuArgs(accelerator string) []string {
 func sharedMemoryArgs(memory int) []string {
 	return []string{
 		"-object", fmt.Sprintf("memory-backend-memfd,id=memory,size=%dM,share=on", memory),
-		"-machine", "memory-backend=memory",
+		"-numa", "node,memdev=memory",
 	}
 }
 

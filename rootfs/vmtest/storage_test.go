@@ -204,20 +204,3 @@ func testDiskAsDevice(t *testing.T, g *Guest) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
-
-// TestMicroVM attaches a disk that sits on no bus, as Firecracker has them: the
-// host names its node. It is a machine of its own kind.
-func TestMicroVM(t *testing.T) {
-	ownMachine(t)
-	shared := sharedConfig(t)
-	g := Boot(t, vm.Config{
-		Machine: "microvm,acpi=on,pcie=on,rtc=on", Words: shared.Words, Shares: shared.Shares,
-		Arguments: []string{"-global", "virtio-mmio.force-legacy=false",
-			"-drive", "if=none,id=mmio,format=raw,file=" + greeting(t, "mmio", 16), "-device", "virtio-blk-device,drive=mmio"},
-	})
-	g.createSandbox(t, "pod")
-	out, code := g.runOn(t, "mmio", &agentpb.Storage{Driver: "mmioblk", Source: "/dev/vda", Fstype: "ext4"}, "cat /data/greeting; cat /sys/block/vda/dev; cd -P /sys/block/vda; pwd")
-	if code != 0 || !strings.HasPrefix(out, "hello from mmio") || strings.Contains(out, "pci") {
-		t.Errorf("ended with %d: %s", code, out)
-	}
-}

@@ -77,10 +77,3 @@ type Collector interface {
 type Anchored interface {
 	LaunchAnchor(ctx context.Context) ([]byte, error)
 }
-
-// Extender is a Collector whose platform has runtime registers, which start
-// at zero and are only ever extended. Where the kernel offers no way to extend
-// them the error wraps errdefs.ErrNotImplemented.
-type Extender interface {
-	Extend(ctx context.Context, index int, digest []byte) error
-}

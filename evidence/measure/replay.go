@@ -7,19 +7,16 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Registers is how many runtime registers TDX has.
-const Registers = 4
-
 // Replay computes what the events make of the runtime registers, which start
 // at zero. An event for another register, or without a SHA-384 digest, wraps
 // errdefs.ErrInvalidArgument.
-func Replay(events []Event) (rtmr [Registers][48]byte, err error) {
+func Replay(events []Event) (rtmr [TDXRegisters][48]byte, err error) {
 	for i, e := range events {
 		if !e.Measured() {
 			continue
 		}
 		digest := e.Digests[SHA384]
-		if e.Register < 1 || e.Register > Registers || digest == nil {
+		if e.Register < 1 || e.Register > TDXRegisters || digest == nil {
 			return rtmr, fmt.Errorf("replay event %d: no SHA-384 digest for a runtime register: %w", i, errdefs.ErrInvalidArgument)
 		}
 		rtmr[e.Register-1] = Extended(rtmr[e.Register-1], digest)

@@ -33,6 +33,7 @@ func (h host) tdx() Driver {
 type tdxGuest struct {
 	host host
 	turn turn
+	log  *measure.Log // nil where nothing is recorded
 }
 
 // Kind is evidence.TDX.
@@ -40,7 +41,18 @@ func (t *tdxGuest) Kind() evidence.Kind { return evidence.TDX }
 
 // Collect returns what Trustee reads (deps/verifier/src/tdx): the quote, and
 // the event log that its runtime registers replay from.
-func (t *tdxGuest) Collect(ctx context.Context, rd evidence.ReportData) (evidence.Evidence, error) {
+func (t *tdxGuest) Collect(ctx context.Context, rd evidence.ReportData) (e evidence.Evidence, err error) {
+	if t.log == nil {
+		return t.collect(ctx, rd, nil)
+	}
+	err = t.log.View(func(recorded []byte) (err error) {
+		e, err = t.collect(ctx, rd, recorded)
+		return err
+	})
+	return e, err
+}
+
+func (t *tdxGuest) collect(ctx context.Context, rd evidence.ReportData, recorded []byte) (evidence.Evidence, error) {
 	in := rd.Padded()
 	quote, err := ask(ctx, t.turn, func() ([]byte, error) { return t.quote(ctx, in) })
 	if err != nil {
@@ -49,7 +61,7 @@ func (t *tdxGuest) Collect(ctx context.Context, rd evidence.ReportData) (evidenc
 	if err := checkQuote(quote, in); err != nil {
 		return evidence.Evidence{}, fmt.Errorf("collect tdx evidence: %w", err)
 	}
-	log, err := t.host.eventLog()
+	log, err := t.host.eventLog(recorded)
 	if err != nil {
 		return evidence.Evidence{}, fmt.Errorf("collect tdx evidence: %w", err)
 	}
@@ -89,18 +101,41 @@ func (t *tdxGuest) LaunchAnchor(ctx context.Context) ([]byte, error) {
 	return report[tdreportConfigID : tdreportConfigID+48], nil
 }
 
-// Extend extends the runtime register 2 or 3 with a SHA-384 digest.
-func (t *tdxGuest) Extend(_ context.Context, index int, digest []byte) error {
-	return measure.Files(t.host.root).Extend(index, digest)
+// OpenLog opens the log of what happens at run time, which goes along with
+// evidence from then on: it has to be called before the first Collect. There is
+// no other way to extend a register, because one that was extended without an
+// entry makes verifiers refuse this guest until it ends. Where the kernel does
+// not offer the registers the error wraps errdefs.ErrNotImplemented.
+func (t *tdxGuest) OpenLog(dir string) (*measure.Log, error) {
+	registers := measure.Files(t.host.root)
+	if _, err := registers.RTMR(measure.TDXRegisters - 1); err != nil {
+		return nil, err
+	}
+	log, err := measure.OpenLog(dir, measure.TDX(registers))
+	t.log = log
+	return log, err
 }
 
 // ccel holds the event log that the ACPI table CCEL points to.
 const ccel = "sys/firmware/acpi/tables/data/CCEL"
 
-// eventLog returns the used part of the firmware's log and the mark that ends
-// it, nil where the firmware has none. The area itself is up to a megabyte,
-// which would nearly fill what a key broker accepts.
-func (h host) eventLog() ([]byte, error) {
+// eventLog returns the used part of the firmware's log, what was recorded since,
+// and the mark that ends it, or nil where there is neither. The firmware's area
+// itself is up to a megabyte, which would nearly fill what a key broker accepts.
+func (h host) eventLog(recorded []byte) ([]byte, error) {
+	log, err := h.firmwareLog()
+	if err != nil || log == nil && recorded == nil {
+		return nil, err
+	}
+	if log == nil {
+		log = measure.LogHeader()
+	}
+	log = append(log, recorded...)
+	return append(log, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), nil
+}
+
+// firmwareLog is nil where the firmware keeps none.
+func (h host) firmwareLog() ([]byte, error) {
 	f, err := os.Open(filepath.Join(h.root, ccel))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -114,8 +149,5 @@ func (h host) eventLog() ([]byte, error) {
 		return nil, fmt.Errorf("read event log: %w", err)
 	}
 	_, used, err := measure.CCEL(log)
-	if err != nil {
-		return nil, err
-	}
-	return append(used[:len(used):len(used)], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), nil
+	return used[:len(used):len(used)], err
 }

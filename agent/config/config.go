@@ -157,10 +157,11 @@ type Attestation struct {
 	TEE          string // "" finds the platform; "sample" only on explicit wish
 	AllowUnbound bool   // accept initdata that no hardware vouches for
 	KBS          Endpoint
-	PinCert      bool   // trust the certificates of brokers alone, not those of the system
-	KeyAlgorithm string // of the key that wraps what the broker sends
-	Proxy        Proxy  // the way to brokers
-	ASURL        string // attestation service, for its tokens
+	PinCert      bool     // trust the certificates of brokers alone, not those of the system
+	KeyAlgorithm string   // of the key that wraps what the broker sends
+	Proxy        Proxy    // the way to brokers
+	ASURL        string   // attestation service, for its tokens
+	Devices      []string // that make statements beside the platform: KIND, or KIND=SOCKET of a helper
 	EventLog     EventLog
 }
 

@@ -13,6 +13,8 @@ func imageKeys() []Key {
 			Doc: "Expect this platform. Empty finds it. `sample` makes evidence that proves nothing, and is the only way to it; in a guest without a TEE it also makes the command line trusted."},
 		{File: "attestation.allow_unbound_initdata", Trust: Measured, value: boolean{at: func(c *Config) *bool { return &c.Attestation.AllowUnbound }},
 			Doc: "Accept initdata also on a platform that cannot tell the owner's from the host's, such as a plain VM. For laptops and CI."},
+		{File: "attestation.devices", Trust: Measured, value: list{at: func(c *Config) *[]string { return &c.Attestation.Devices }, max: maxString},
+			Doc: "Devices whose evidence goes along with the platform's: `KIND=/SOCKET` of a helper program (docs/attestation.md), such as `nvidia=/run/nvidia.sock`, or `sampledevice`, which proves nothing."},
 		{File: "server_peer_cids", Trust: Measured, value: cids{},
 			Doc: "Vsock addresses that may connect. Empty is the host alone, which is 2."},
 		{File: "pause_bundle", Trust: Measured, value: str{at: func(c *Config) *string { return &c.PauseBundle }, check: isPath, is: "path"},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,12 +34,19 @@ type guarded struct {
 // what needs evidence is refused when asked for.
 func (p *process) guard() (*guarded, error) {
 	g := &guarded{}
-	var err error
+	attached, err := attestedDevices(p.config.Attestation.Devices)
+	if err != nil {
+		return nil, err
+	}
+	var text []byte
+	if p.document != nil {
+		text = p.document.Raw
+	}
 	at, keeper, verifier := p.config.Attestation, p.config.Broker(), p.config.Verifier()
 	g.broker, err = broker.Open(broker.Config{
 		URL: keeper.URL, Cert: keeper.Cert, AttestURL: verifier.URL, AttestCert: verifier.Cert,
 		Pin: at.PinCert, Proxy: kbs.Proxy(at.Proxy), KeyAlgorithm: at.KeyAlgorithm,
-		InitData: p.initdata, Observe: g.phases.observe,
+		InitData: text, Devices: attached, Epoch: p.ledger.epoch.Load, Observe: g.phases.observe,
 	}, p.platform)
 	if err != nil {
 		return nil, fmt.Errorf("key broker: %w", err)
@@ -46,6 +55,23 @@ func (p *process) guard() (*guarded, error) {
 		return nil, fmt.Errorf("image pull: %w", err)
 	}
 	return g, nil
+}
+
+// attestedDevices opens the devices that the image names, KIND or KIND=SOCKET.
+func attestedDevices(names []string) ([]evidence.Collector, error) {
+	var out []evidence.Collector
+	for i, name := range names {
+		kind, socket, external := strings.Cut(name, "=")
+		switch {
+		case external && kind != "" && filepath.IsAbs(socket):
+			out = append(out, tee.Helper(evidence.Kind(kind), socket))
+		case name == string(evidence.SampleDevice):
+			out = append(out, tee.SampleDevice())
+		default:
+			return nil, fmt.Errorf("attestation.devices: entry %d is neither %s nor KIND=/SOCKET: %w", i+1, evidence.SampleDevice, errdefs.ErrInvalidArgument)
+		}
+	}
+	return out, nil
 }
 
 // findPlatform returns nil where there is no platform. Sample evidence comes only from

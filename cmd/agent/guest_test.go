@@ -136,7 +136,7 @@ func newProcess(t *testing.T) (*process, context.CancelFunc) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{init: true, config: cfg, clock: clock.New()}
+	p := &process{init: true, config: cfg, ledger: &ledger{}, clock: clock.New()}
 	p.group, p.ctx = errgroup.WithContext(ctx)
 	var out io.Writer = io.Discard
 	if testing.Verbose() {

@@ -17,9 +17,13 @@ const imageRule = "VerifiedImage"
 
 // imageRules lets the policy judge an image that was pulled. CreateContainer is
 // judged before, when there is only the host's word for what will be pulled.
-type imageRules struct{ engine *policy.Rego }
+type imageRules struct {
+	engine *policy.Rego
+	ledger *ledger
+}
 
-// Judge implements sandbox.ImageRules.
+// Judge implements sandbox.ImageRules. What is allowed is recorded before a
+// container is made of it.
 func (r imageRules) Judge(ctx context.Context, f sandbox.ImageFacts) error {
 	d, err := r.engine.AllowUnlessRuled(ctx, imageRule, func() ([]byte, error) { return json.Marshal(imageInputOf(f)) })
 	if err != nil {
@@ -29,7 +33,7 @@ func (r imageRules) Judge(ctx context.Context, f sandbox.ImageFacts) error {
 		return fmt.Errorf("image %s with digest %s: %s: %w",
 			f.Image.Reference, f.Image.ManifestDigest, d.Denial(imageRule), errdefs.ErrPermissionDenied)
 	}
-	return nil
+	return r.ledger.pulled(ctx, f)
 }
 
 // imageInput is what the rule sees. All members are there at all times; lists

@@ -110,7 +110,7 @@ func TestImageRule(t *testing.T) {
 			if c.change != nil {
 				c.change(&f)
 			}
-			err := imageRules{engine}.Judge(t.Context(), f)
+			err := imageRules{engine, &ledger{}}.Judge(t.Context(), f)
 			if c.class == nil && err == nil {
 				return
 			}
@@ -119,7 +119,7 @@ func TestImageRule(t *testing.T) {
 			}
 		})
 	}
-	if err := (imageRules{policy.New()}).Judge(t.Context(), facts()); !errdefs.IsPermissionDenied(err) {
+	if err := (imageRules{policy.New(), &ledger{}}).Judge(t.Context(), facts()); !errdefs.IsPermissionDenied(err) {
 		t.Errorf("without a policy: %v", err)
 	}
 }

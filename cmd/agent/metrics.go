@@ -21,7 +21,7 @@ func (p *process) ownMetrics(g *graph) func(context.Context, *guest.Exposition) 
 		e.Sample(float64(g.server.InFlight()))
 		e.Gauge("coffer_config_ignored_keys", "Keys of the host that only the image may set")
 		e.Sample(float64(p.report.Ignored))
-		if p.initdata != nil {
+		if p.document != nil {
 			e.Gauge("coffer_initdata_bound", "Whether the hardware vouches for the initdata")
 			bound := 0.0
 			if p.bound {

@@ -25,6 +25,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/evidence"
+	document "github.com/coffer-cc/coffer/evidence/initdata"
 	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/rpc/socket"
@@ -40,8 +41,9 @@ type process struct {
 
 	config   config.Config
 	platform evidence.Collector // nil without one
-	initdata []byte             // the text of the owner's document, nil without one
+	document *document.Document // the owner's, nil without one
 	bound    bool               // the hardware vouches for the document
+	ledger   *ledger
 	report   config.Report
 	sink     *logging.Sink
 	clock    *clock.Keeper
@@ -151,11 +153,15 @@ func (p *process) bootAndServe(ctx context.Context) error {
 
 // check finds the platform and compares what the guest was booted with with
 // it. Until it has succeeded nothing of the document has taken effect.
-func (p *process) check(ctx context.Context) (_ *policy.Rego, err error) {
+func (p *process) check(ctx context.Context) (engine *policy.Rego, err error) {
 	if p.platform, err = p.findPlatform(ctx); err != nil {
 		return nil, err
 	}
-	return p.adoptInitdata(ctx)
+	if engine, err = p.adoptInitdata(ctx); err != nil {
+		return nil, err
+	}
+	p.ledger, err = p.openLedger(ctx)
+	return engine, err
 }
 
 // boot makes the guest usable. Where another init has done that, only the

@@ -83,7 +83,7 @@ func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
 		return nil, fmt.Errorf("initdata: %w", err)
 	}
 	report.Log(ctx)
-	p.initdata = doc.Raw
+	p.document = doc
 	if text, ok := doc.Data[keyPolicy]; ok {
 		if err := engine.Replace(ctx, text); err != nil {
 			return nil, fmt.Errorf("initdata: %s: %w", keyPolicy, err)
@@ -141,7 +141,7 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),
 		Options:    container.Options{PipeSize: p.config.Container.PipeSize},
 		Storage:    manager,
-		Images:     imageRules{engine},
+		Images:     imageRules{engine, p.ledger},
 		Reserved:   reserved,
 		Devices:    finder,
 		CDI:        devices.CDI{Timeout: p.config.Timeouts.CDI, Visible: p.config.Container.VisibleCDIDevices},
@@ -165,7 +165,7 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 	metrics := &guest.Metrics{Machine: machine}
 	g.memory = memagent.New(p.config.MemAgent, memagent.DefaultPaths())
 	g.server, err = rpc.New(rpc.Deps{
-		Policy: engine, Sandbox: g.sandbox, Network: stack, Machine: machine,
+		Policy: recordedPolicy{engine, p.ledger}, Sandbox: g.sandbox, Network: stack, Machine: machine,
 		Metrics: metrics, Copier: &guest.Copier{Root: guest.SharedDir, Confined: confidential},
 		Swap: guest.Swap{Devices: finder}, Volumes: guest.Volumes{Mounts: manager},
 		MemAgent: g.memory, Clock: p.clock, Confidential: confidential,

@@ -32,6 +32,8 @@ type Config struct {
 	Proxy        kbs.Proxy
 	KeyAlgorithm string // "" is the default
 
+	// Devices make statements beside the platform's: see kbs.Config.
+	Devices []evidence.Collector
 	// InitData is the measured text, or nil.
 	InitData []byte
 	// Epoch, if not nil, counts changes of the guest: see kbs.Config.
@@ -61,6 +63,7 @@ func Open(c Config, collector evidence.Collector) (Broker, error) {
 		Collector:    collector,
 		InitData:     c.InitData,
 		KeyAlgorithm: c.KeyAlgorithm,
+		Devices:      c.Devices,
 		Epoch:        c.Epoch,
 		Observe:      c.Observe,
 	})

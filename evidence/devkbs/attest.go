@@ -1,7 +1,6 @@
 package devkbs
 
 import (
-	"crypto/sha512"
 	"encoding/json"
 	"errors"
 	"io"
@@ -82,7 +81,7 @@ type proof struct {
 	token     string
 }
 
-// judge verifies nonce, key, evidence and initdata, in this order.
+// judge verifies nonce, key, evidence of devices and platform, and initdata.
 func (s *Server) judge(n session, st statement) (*proof, error) {
 	if st.Runtime.Nonce != n.nonce {
 		return nil, refuseAttestation("the nonce is not that of the session")
@@ -91,10 +90,11 @@ func (s *Server) judge(n session, st statement) (*proof, error) {
 	if err != nil {
 		return nil, refuseAttestation(err.Error())
 	}
-	if st.Evidence.Additional != "" {
-		return nil, refuseAttestation("evidence of devices is not supported")
+	devices, err := s.verifyDevices(st.Evidence.Additional, n.nonce, key)
+	if err != nil {
+		return nil, err
 	}
-	digest, err := bind(n.nonce, key)
+	digest, err := bind(n.nonce, key, st.Evidence.Additional)
 	if err != nil {
 		return nil, err
 	}
@@ -106,20 +106,15 @@ func (s *Server) judge(n session, st statement) (*proof, error) {
 	if err != nil {
 		return nil, err
 	}
-	token, err := s.sign(verdict{tee: n.tee, claims: claims(said), nonce: n.nonce, key: key, initData: doc})
+	token, err := s.sign(verdict{tee: n.tee, claims: claims(said), nonce: n.nonce, key: key,
+		additional: st.Evidence.Additional, devices: devices, initData: doc})
 	return &proof{key, said, token}, err
 }
 
-// bind is the hash that the evidence has to carry: of the JSON form with sorted
-// members of what the guest sent, the key as understood here and not as sent.
-func bind(nonce string, key *guestKey) ([]byte, error) {
-	text, err := json.Marshal(map[string]any{
-		"nonce":               nonce,
-		"tee-pubkey":          key.members,
-		"additional-evidence": "",
-	})
-	sum := sha512.Sum384(text)
-	return sum[:], err
+// bind is the hash that the platform's evidence has to carry: of what the guest
+// sent, the key as understood here and not as sent.
+func bind(nonce string, key *guestKey, additional string) ([]byte, error) {
+	return hashed(map[string]any{"nonce": nonce, "tee-pubkey": key.members, "additional-evidence": additional})
 }
 
 // parseInitData returns nil when the guest sent none.

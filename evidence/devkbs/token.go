@@ -32,6 +32,9 @@ type verdict struct {
 	nonce    string
 	key      *guestKey
 	initData *initdata.Document // nil when the guest sent none
+
+	additional string                // evidence of devices, as it was sent
+	devices    map[evidence.Kind]any // what is known of them
 }
 
 // sign makes a token in the form of an EAT attestation result. Its status says
@@ -43,12 +46,16 @@ func (s *Server) sign(v verdict) (string, error) {
 		"runtime_data_claims": map[string]any{
 			"nonce":               v.nonce,
 			"tee-pubkey":          v.key.members,
-			"additional-evidence": "",
+			"additional-evidence": v.additional,
 		},
 	}
 	if v.initData != nil {
 		annotated["init_data"] = v.initData.Digest()
 		annotated["init_data_claims"] = v.initData.Data
+	}
+	submods := map[string]any{"cpu0": appraisal(annotated)}
+	for kind, said := range v.devices {
+		submods[fmt.Sprintf("gpu%d", len(submods)-1)] = appraisal(map[string]any{string(kind): said})
 	}
 	now := time.Now()
 	payload, err := json.Marshal(map[string]any{
@@ -56,11 +63,7 @@ func (s *Server) sign(v verdict) (string, error) {
 		"iss":         s.options.Issuer,
 		"iat":         now.Unix(),
 		"exp":         now.Add(s.options.Lifetime).Unix(),
-		"submods": map[string]any{"cpu0": map[string]any{
-			"ear.status":                      "warning",
-			"ear.appraisal-policy-id":         "default",
-			"ear.veraison.annotated-evidence": annotated,
-		}},
+		"submods":     submods,
 	})
 	if err != nil {
 		return "", fmt.Errorf("encode token: %w", err)
@@ -70,4 +73,12 @@ func (s *Server) sign(v verdict) (string, error) {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
 	return jws.CompactSerialize()
+}
+
+func appraisal(annotated map[string]any) map[string]any {
+	return map[string]any{
+		"ear.status":                      "warning",
+		"ear.appraisal-policy-id":         "default",
+		"ear.veraison.annotated-evidence": annotated,
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -69,6 +70,39 @@ func TestDevicesAreBound(t *testing.T) {
 		"additional-evidence": body.Evidence.Additional})
 	if got := body.Evidence.Primary.ReportData; got != want {
 		t.Errorf("the platform signs %s, want %s", got, want)
+	}
+}
+
+// The broker accepts a sample device, and nothing that was changed on the way.
+func TestDevicesAreJudged(t *testing.T) {
+	for what, tc := range map[string]struct {
+		change func(string) string
+		want   error
+	}{
+		"as sent":          {func(s string) string { return s }, nil},
+		"left out":         {func(string) string { return "" }, kbs.ErrAttestation},
+		"another device":   {func(s string) string { return strings.Replace(s, "sampledevice", "nvidia", 1) }, kbs.ErrAttestation},
+		"another binding":  {func(s string) string { return strings.Replace(s, `"report_data":"`, `"report_data":"AAAA`, 1) }, kbs.ErrAttestation},
+		"another firmware": {func(s string) string { return strings.Replace(s, `"2"`, `"3"`, 1) }, kbs.ErrAttestation},
+		"no JSON":          {func(s string) string { return s + "}" }, kbs.ErrAttestation},
+	} {
+		t.Run(what, func(t *testing.T) {
+			k := evidencetest.NewKBS(t, options())
+			k.Intercept(rewrite("/attest", func(s string) string {
+				var body map[string]map[string]any
+				if err := json.Unmarshal([]byte(s), &body); err != nil {
+					t.Error(err)
+				}
+				said := body["tee-evidence"]
+				said["additional_evidence"] = tc.change(said["additional_evidence"].(string))
+				out, _ := json.Marshal(body)
+				return string(out)
+			}))
+			c := newClient(t, kbs.Config{URL: k.URL, Devices: []evidence.Collector{tee.SampleDevice()}})
+			if _, err := c.Resource(ctx, name); !errors.Is(err, tc.want) {
+				t.Errorf("Resource: %v, want %v", err, tc.want)
+			}
+		})
 	}
 }
 

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"crypto/sha512"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/agent/config"
+	"github.com/coffer-cc/coffer/agent/policy"
+	"github.com/coffer-cc/coffer/evidence"
+	document "github.com/coffer-cc/coffer/evidence/initdata"
+	"github.com/coffer-cc/coffer/evidence/measure"
+	"github.com/coffer-cc/coffer/evidence/tee"
+)
+
+// measured is a platform with registers, whose evidence is the sample's.
+type measured struct {
+	evidence.Collector
+	dir  string
+	rtmr [4][48]byte
+	fail error // of further extensions
+}
+
+func (m *measured) OpenLog(string) (*measure.Log, error) {
+	return measure.OpenLog(m.dir, measure.TDX(m))
+}
+
+func (m *measured) RTMR(index int) ([]byte, error) {
+	now := m.rtmr[index]
+	return now[:], nil
+}
+
+func (m *measured) Extend(index int, digest []byte) error {
+	if m.fail != nil {
+		return m.fail
+	}
+	m.rtmr[index] = sha512.Sum384(append(m.rtmr[index][:], digest...))
+	return nil
+}
+
+// lines are the entries of a log.
+func lines(t *testing.T, l *measure.Log) []string {
+	t.Helper()
+	var out []string
+	err := l.View(func(log []byte) error {
+		for _, part := range strings.Split(string(log), "LEAA")[1:] {
+			n := int(part[0]) | int(part[1])<<8
+			out = append(out, part[4:4+n])
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func recording(t *testing.T) (*process, *measured) {
+	t.Helper()
+	m := &measured{Collector: tee.Sample(), dir: t.TempDir()}
+	p := &process{platform: m, config: config.Default()}
+	p.config.Attestation.EventLog.Enable = true
+	var err error
+	p.document, err = document.Parse([]byte("version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.config.Console.Enabled = true
+	if p.ledger, err = p.openLedger(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return p, m
+}
+
+func TestLedger(t *testing.T) {
+	p, m := recording(t)
+	engine := policy.New()
+	if err := engine.Replace(t.Context(), allowAll); err != nil {
+		t.Fatal(err)
+	}
+	rules := imageRules{engine, p.ledger}
+	if err := rules.Judge(t.Context(), facts()); err != nil {
+		t.Fatal(err)
+	}
+	if err := (recordedPolicy{engine, p.ledger}).Replace(t.Context(), allowAll); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`github.com/coffer-cc/coffer Initdata {"algorithm":"sha256","digest":"`,
+		`github.com/coffer-cc/coffer Debug {"feature":"debug_console"}`,
+		`github.com/confidential-containers PullImage {"image":"` + facts().Image.Reference + `", "digest":"` + facts().Image.ManifestDigest + `"}`,
+		`github.com/coffer-cc/coffer SetPolicy {"algorithm":"sha256","digest":"`,
+	}
+	got := lines(t, p.ledger.log)
+	if len(got) != len(want) {
+		t.Fatalf("recorded %q", got)
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("entry %d is %q, want %q", i, got[i], want[i])
+		}
+	}
+	if m.rtmr[3] == [48]byte{} || m.rtmr[2] != [48]byte{} {
+		t.Error("another register than the configured one was extended")
+	}
+}
+
+// What cannot be recorded does not take effect.
+func TestLedgerFails(t *testing.T) {
+	p, m := recording(t)
+	engine := policy.New()
+	if err := engine.Replace(t.Context(), allowAll); err != nil {
+		t.Fatal(err)
+	}
+	m.fail = errors.New("the device is gone")
+	if err := (imageRules{engine, p.ledger}).Judge(t.Context(), facts()); !errors.Is(err, m.fail) {
+		t.Errorf("an image that is not recorded: %v", err)
+	}
+	if err := (recordedPolicy{engine, p.ledger}).Replace(t.Context(), "package agent_policy\n"); !errors.Is(err, m.fail) {
+		t.Errorf("a policy that is not recorded: %v", err)
+	}
+	if d, err := engine.Allow(t.Context(), "GetMetricsRequest", policy.JSON([]byte("{}"))); err != nil || !d.Allowed {
+		t.Errorf("and it took effect: %v, %v", d, err)
+	}
+}
+
+func TestLedgerLeavesNoTraceOfNoPolicy(t *testing.T) {
+	p, _ := recording(t)
+	before, epoch := len(lines(t, p.ledger.log)), p.ledger.epoch.Load()
+	if err := (recordedPolicy{policy.New(), p.ledger}).Replace(t.Context(), "no policy"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("Replace: %v", err)
+	}
+	if len(lines(t, p.ledger.log)) != before || p.ledger.epoch.Load() != epoch {
+		t.Error("it left a trace")
+	}
+}
+
+func TestLedgerWithoutRegisters(t *testing.T) {
+	p := &process{platform: tee.Sample(), config: config.Default()}
+	p.config.Attestation.EventLog.Enable = true
+	if _, err := p.openLedger(context.Background()); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "enable_eventlog") {
+		t.Errorf("openLedger: %v", err)
+	}
+	p.config.Attestation.EventLog.Enable = false
+	l, err := p.openLedger(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := policy.New()
+	if err := (recordedPolicy{engine, l}).Replace(t.Context(), allowAll); err != nil {
+		t.Fatal(err)
+	}
+	after := l.epoch.Load()
+	if err := (imageRules{engine, l}).Judge(t.Context(), facts()); err != nil || after == 0 || l.epoch.Load() != after {
+		t.Errorf("%v, epochs %d and %d: a policy makes a verdict old, an image alone does not", err, after, l.epoch.Load())
+	}
+}
+
+func TestAttestedDevices(t *testing.T) {
+	ds, err := attestedDevices([]string{"sampledevice", "nvidia=/run/nvidia.sock"})
+	if err != nil || len(ds) != 2 || ds[0].Kind() != evidence.SampleDevice || ds[1].Kind() != evidence.NVIDIA {
+		t.Errorf("%v, %v", ds, err)
+	}
+	for _, bad := range []string{"", "nvidia", "nvidia=", "=/run/x", "nvidia=run/x"} {
+		if _, err := attestedDevices([]string{bad}); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}

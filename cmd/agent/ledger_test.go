@@ -17,24 +17,24 @@ import (
 	"github.com/coffer-cc/coffer/evidence/tee"
 )
 
-// measured is a platform with registers, whose evidence is the sample's.
-type measured struct {
+// registered is a platform with registers, whose evidence is the sample's.
+type registered struct {
 	evidence.Collector
 	dir  string
 	rtmr [4][48]byte
 	fail error // of further extensions
 }
 
-func (m *measured) OpenLog(string) (*measure.Log, error) {
+func (m *registered) OpenLog(string) (*measure.Log, error) {
 	return measure.OpenLog(m.dir, measure.TDX(m))
 }
 
-func (m *measured) RTMR(index int) ([]byte, error) {
+func (m *registered) RTMR(index int) ([]byte, error) {
 	now := m.rtmr[index]
 	return now[:], nil
 }
 
-func (m *measured) Extend(index int, digest []byte) error {
+func (m *registered) Extend(index int, digest []byte) error {
 	if m.fail != nil {
 		return m.fail
 	}
@@ -59,9 +59,9 @@ func lines(t *testing.T, l *measure.Log) []string {
 	return out
 }
 
-func recording(t *testing.T) (*process, *measured) {
+func recording(t *testing.T) (*process, *registered) {
 	t.Helper()
-	m := &measured{Collector: tee.Sample(), dir: t.TempDir()}
+	m := &registered{Collector: tee.Sample(), dir: t.TempDir()}
 	p := &process{platform: m, config: config.Default()}
 	p.config.Attestation.EventLog.Enable = true
 	var err error

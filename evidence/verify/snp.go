@@ -62,11 +62,14 @@ func Report(raw []byte, certs Certs, o Options) (*Statement, error) {
 	if err != nil {
 		return nil, malformed("report: endorsement certificate")
 	}
+	if err := r.signed(vek); err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
 	chain, err := o.chainOf(vek, r)
 	if err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}
-	if err := r.verify(vek, chain); err != nil {
+	if err := r.vouched(vek, chain); err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}
 	if err := libraryReport(r, vek, chain, o); err != nil {
@@ -95,9 +98,8 @@ func (r report) product() string {
 	}
 }
 
-// verify checks the signature, and that the certificate is for this chip, this
-// firmware and the kind of key that the report names.
-func (r report) verify(vek *x509.Certificate, chain SNPChain) error {
+// signed checks the signature by the key of the certificate, whoever that is.
+func (r report) signed(vek *x509.Certificate) error {
 	key, ok := vek.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != curve384 {
 		return malformed("endorsement certificate has no key on P-384")
@@ -109,6 +111,12 @@ func (r report) verify(vek *x509.Certificate, chain SNPChain) error {
 	if !ecdsa.Verify(key, sum[:], littleEndian(r[reportSignature:reportSignature+72]), littleEndian(r[reportSignature+72:reportSignature+144])) {
 		return forged("signature does not match")
 	}
+	return nil
+}
+
+// vouched checks that the certificate is for this chip, this firmware and the
+// kind of key that the report names.
+func (r report) vouched(vek *x509.Certificate, chain SNPChain) error {
 	signer := r.u32(0x48) >> 2 & 7
 	if vlek := chain.Kind == "VLEK"; signer != 0 && signer != 1 || vlek != (signer == 1) {
 		return forged("report names another kind of key than the %s that signed it", chain.Kind)

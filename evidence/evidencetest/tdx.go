@@ -27,6 +27,8 @@ type TDX struct {
 	Debug      bool
 	// Edit may change what is signed before it is.
 	Edit func([]byte)
+	// EditQE may change the report of the quoting enclave before it is signed.
+	EditQE func([]byte)
 	// Fault is what the platform answers instead of a quote.
 	Fault error
 
@@ -204,6 +206,9 @@ func (p *TDX) certification() ([]byte, error) {
 	copy(report[128:], intelSigner())
 	sum := sha256.Sum256(append(point(&p.key.PublicKey), auth...))
 	copy(report[320:], sum[:])
+	if p.EditQE != nil {
+		p.EditQE(report)
+	}
 	signature, err := sign(p.pck, report)
 	if err != nil {
 		return nil, err

@@ -89,6 +89,9 @@ func TestChildIsNotTheDisk(t *testing.T) {
 		if _, ok := m.Match(Event{"block", path + "/" + disk + "1", disk + "1"}); ok {
 			t.Errorf("%s took a partition for the disk", m)
 		}
+		if _, ok := m.Match(Event{"block", diskSCSI10, "sdb"}); ok {
+			t.Errorf("%s took unit 10 for unit 1", m)
+		}
 		if _, ok := m.Match(Event{"net", path, disk}); ok {
 			t.Errorf("%s took an interface for a disk", m)
 		}

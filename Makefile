@@ -64,8 +64,9 @@ install: agent ## lay out what a guest's root needs below DESTDIR=
 .PHONY: test
 test: build $(TOOLS)/gotestsum ## run every test, with the race detector, VM tests included
 	@.ci/leftovers save $(CACHE)/before
-	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg -- -race -count=1 -p 1 -timeout 25m ./...
+	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg --jsonfile $(CACHE)/tests.json -- -race -count=1 -p 1 -timeout 25m ./...
 	@.ci/leftovers compare $(CACHE)/before
+	@.ci/proven $(CACHE)/tests.json
 
 .PHONY: soak
 soak: go ## what takes too long for every run: a gibibyte through each kind of stream

@@ -44,7 +44,7 @@ func IsSandbox(spec *specs.Spec) bool {
 // container's life. Shims send an empty list of hooks for none.
 func HasHooks(spec *specs.Spec) bool {
 	h := spec.Hooks
-	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+ //nolint:staticcheck // shims still send prestart
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+
 		len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0
 }
 

@@ -343,6 +343,9 @@ func TestParseBlockNode(t *testing.T) {
 			t.Errorf("%q: got %v, %v", bad, m, err)
 		}
 	}
+	if m, err := ParseBlockNode("/dev/dm-0"); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("a mapped device: got %v, %v", m, err)
+	}
 }
 
 func TestBlockNumber(t *testing.T) {

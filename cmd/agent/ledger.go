@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/containerd/errdefs"
@@ -33,6 +34,8 @@ type ledger struct {
 	log   *measure.Log // nil unless the owner enables it
 	pcr   uint32
 	epoch atomic.Uint64
+
+	policies sync.Mutex // held from the record of a policy until it is in force
 }
 
 // recorder is a platform that keeps a runtime log.
@@ -118,11 +121,14 @@ type recordedPolicy struct {
 	ledger *ledger
 }
 
-// Replace leaves no trace of a text that is no policy.
+// Replace leaves no trace of a text that is no policy. Of several at once the
+// one that is recorded last is in force at the end.
 func (p recordedPolicy) Replace(ctx context.Context, text string) error {
 	if err := policy.New().Replace(ctx, text); err != nil {
 		return err
 	}
+	p.ledger.policies.Lock()
+	defer p.ledger.policies.Unlock()
 	if err := p.ledger.record(ctx, "SetPolicy", digestFact{"sha256", fmt.Sprintf("%x", sha256.Sum256([]byte(text)))}); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha512"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,6 +24,8 @@ type registered struct {
 	dir  string
 	rtmr [4][48]byte
 	fail error // of further extensions
+
+	extended chan struct{} // receives after each, when not nil
 }
 
 func (m *registered) OpenLog(string) (*measure.Log, error) {
@@ -39,6 +42,9 @@ func (m *registered) Extend(index int, digest []byte) error {
 		return m.fail
 	}
 	m.rtmr[index] = sha512.Sum384(append(m.rtmr[index][:], digest...))
+	if m.extended != nil {
+		m.extended <- struct{}{}
+	}
 	return nil
 }
 
@@ -106,6 +112,33 @@ func TestLedger(t *testing.T) {
 	}
 	if m.rtmr[3] == [48]byte{} || m.rtmr[2] != [48]byte{} {
 		t.Error("another register than the configured one was extended")
+	}
+}
+
+// Of policies that come at once the one recorded last is in force, also when it
+// takes less time to compile.
+func TestLedgerOrder(t *testing.T) {
+	p, m := recording(t)
+	m.extended = make(chan struct{}, 2)
+	engine := policy.New()
+	first := &strings.Builder{}
+	first.WriteString("package agent_policy\ndefault GetMetricsRequest := false\n")
+	for i := range 3000 {
+		fmt.Fprintf(first, "r%d := %d\n", i, i)
+	}
+	done := make(chan error, 2)
+	replace := func(text string) { done <- recordedPolicy{engine, p.ledger}.Replace(t.Context(), text) }
+	go replace(first.String())
+	<-m.extended
+	go replace("package agent_policy\ndefault GetMetricsRequest := true\n")
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := engine.Allow(t.Context(), "GetMetricsRequest", policy.JSON([]byte("{}")))
+	if err != nil || !d.Allowed {
+		t.Errorf("the one recorded first is in force: %v, %v", d, err)
 	}
 }
 

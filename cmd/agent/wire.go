@@ -131,12 +131,12 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 	if g.guarded, err = p.guard(); err != nil {
 		return nil, err
 	}
+	confidential := tee.Present(tee.Drivers(dialQGS))
 	loadModule := func(ctx context.Context, name string) error { return guest.Modules{}.Load(ctx, name, nil) }
 	deps := storage.Deps{Devices: finder, LoadModule: loadModule, NoIntegrity: !p.config.Storage.Integrity,
-		PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved}
+		PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved, Confidential: confidential}
 	handlers := storage.Handlers(deps)
 	manager := storage.NewManager(deps, handlers)
-	confidential := tee.Present(tee.Drivers(dialQGS))
 	g.sandbox = sandbox.New(sandbox.Deps{
 		Containers: container.NewLibcontainer(container.LibcontainerOptions{StateRoot: stateRoot, Systemd: !p.init}),
 		Options:    container.Options{PipeSize: p.config.Container.PipeSize},

@@ -95,7 +95,11 @@ func (b block) check(s Storage) (wish, error) {
 			return wish{}, fmt.Errorf("mount option %.80q is for layers of %s: %w", w, layeredDriver, errdefs.ErrInvalidArgument)
 		}
 	}
-	return parseWish(s)
+	w, err := parseWish(s)
+	if err != nil {
+		return wish{}, err
+	}
+	return w, b.protect.allow(w)
 }
 
 // options allows the word bind with the type of that name, and only there. No

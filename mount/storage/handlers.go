@@ -17,7 +17,7 @@ import (
 // Those of disks name the kernel modules that most guests do without.
 func Handlers(d Deps) map[string]Handler {
 	g := ground{root: cmp.Or(d.Root, DefaultRoot)}
-	p := protection{mapper: new(crypt.Mapper), load: d.load, integrity: !d.NoIntegrity, mkfs: cmp.Or(d.Mkfs, "mkfs.ext4")}
+	p := protection{mapper: new(crypt.Mapper), load: d.load, integrity: !d.NoIntegrity, mkfs: cmp.Or(d.Mkfs, "mkfs.ext4"), required: d.Confidential}
 	on := func(parse func(string) (device.Matcher, error), modules ...string) block {
 		return block{g, d.Devices, parse, func(ctx context.Context) { d.load(ctx, modules...) }, p}
 	}

@@ -21,11 +21,16 @@ import (
 //	ROOT/OWNER/multi-layer/
 //	    lower-0, lower-1, …   the layers, topmost first
 //	    upper/{upper,work}    an ext4 of the host's, or a directory in memory
+//
+// No other storage is mounted in there, nor inside the root file system.
 type layered struct {
 	ground
 	blk, scsi block // find the disks
 	protect   protection
 }
+
+// layersDir is where the layers of a root file system lie.
+const layersDir = "multi-layer"
 
 // Attach implements Handler.
 func (h layered) Attach(ctx context.Context, owner string, s Storage) (Volume, error) {
@@ -33,15 +38,21 @@ func (h layered) Attach(ctx context.Context, owner string, s Storage) (Volume, e
 	if err != nil {
 		return nil, err
 	}
+	if err := h.protect.allowLayers(l); err != nil {
+		return nil, err
+	}
 	target, err := h.place(s)
 	if err != nil {
 		return nil, err
+	}
+	if h.protect.required {
+		target = target.OnRootFS() // elsewhere the host could move it away
 	}
 	if owner == "" || strings.ContainsAny(owner, "/\x00") || strings.HasPrefix(owner, ".") {
 		return nil, fmt.Errorf("owner %.80q of layers is no container: %w", owner, errdefs.ErrInvalidArgument)
 	}
 	v := &layeredVolume{path: target.String()}
-	if err := h.build(ctx, v, filepath.Join(h.root, owner, "multi-layer"), target, l); err != nil {
+	if err := h.build(ctx, v, filepath.Join(h.root, owner, layersDir), target, l); err != nil {
 		return nil, undone(err, v.Detach(context.WithoutCancel(ctx)))
 	}
 	return v, nil
@@ -49,8 +60,11 @@ func (h layered) Attach(ctx context.Context, owner string, s Storage) (Volume, e
 
 // build mounts from the bottom up and notes in v how to take each step back.
 func (h layered) build(ctx context.Context, v *layeredVolume, base string, target mount.Place, l *layers) error {
-	at := func(name string) (mount.Place, error) { return mount.At(h.root, filepath.Join(base, name)) }
-	dir, err := mount.At(h.root, base)
+	at := func(name string) (mount.Place, error) {
+		p, err := mount.At(h.root, filepath.Join(base, name))
+		return p.OnRootFS(), err
+	}
+	dir, err := at("")
 	if err != nil {
 		return err
 	}

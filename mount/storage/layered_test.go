@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/coffer-cc/coffer/mount"
+	"github.com/coffer-cc/coffer/mount/device"
 )
 
 // erofsDisk is a loop device with an erofs that holds the files.
@@ -138,6 +140,57 @@ func TestLayersRefused(t *testing.T) {
 			}
 			if strings.Contains(g.tree(), "multi-layer") {
 				t.Errorf("left behind: %s", g.tree())
+			}
+		})
+	}
+}
+
+// TestLayersAreUncovered lets other storages try to change what is verified.
+func TestLayersAreUncovered(t *testing.T) {
+	g := newGuest(t)
+	root := g.path("c1/rootfs")
+	inside := func(at string) Storage {
+		return Storage{Driver: "ephemeral", Source: "x", FSType: "tmpfs", MountPoint: g.path(at)}
+	}
+	layer := lower(erofsDisk(t, map[string]string{"etc/f": "x"}), root)
+	for _, at := range []string{"c1/multi-layer", "c1/multi-layer/upper", "c2/multi-layer/lower-0/etc"} {
+		if _, err := g.Add(t.Context(), "c2", []Storage{inside(at)}); !errdefs.IsPermissionDenied(err) {
+			t.Errorf("%s before: %v", at, err)
+		}
+	}
+	if _, err := g.Add(t.Context(), "c1", []Storage{inside("c1"), layer}); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("layers on another file system: %v", err)
+	}
+	g.add("c1", layer)
+	if _, err := g.Add(t.Context(), "c1", []Storage{inside("c1/rootfs/etc")}); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("inside the root file system: %v", err)
+	}
+}
+
+// TestConfidentialDisks asks for less protection than a confidential guest takes.
+func TestConfidentialDisks(t *testing.T) {
+	d := Deps{Root: t.TempDir(), Devices: &device.Finder{Timeout: time.Millisecond}, Confidential: true}
+	m := NewManager(d, Handlers(d))
+	root := filepath.Join(d.Root, "c1/rootfs")
+	verified := lower("1f", root, "X-kata.dmverity-enabled=true", "X-kata.dmverity.hashoffset=4096", "X-kata.dmverity.roothash="+strings.Repeat("a", 64))
+	upper := Storage{Driver: "blk", Source: "1e", FSType: "ext4", MountPoint: root, Options: []string{mark, markUpper}}
+	scratch := func(options ...string) Storage {
+		return Storage{Driver: "blk", Source: "1f", FSType: "ext4", MountPoint: filepath.Join(d.Root, "c1/scratch"), DriverOptions: options}
+	}
+	for _, tt := range []struct {
+		name  string
+		ss    []Storage
+		class func(error) bool
+	}{
+		{"layer without verity", []Storage{verified, lower("1e", root)}, errdefs.IsPermissionDenied},
+		{"upper layer of the host's", []Storage{verified, upper}, errdefs.IsPermissionDenied},
+		{"scratch disk in clear", []Storage{scratch("create_filesystem")}, errdefs.IsPermissionDenied},
+		{"verified layer", []Storage{verified}, errdefs.IsUnavailable}, // looked for
+		{"encrypted scratch disk", []Storage{scratch("create_filesystem", "encryption_key=ephemeral")}, errdefs.IsUnavailable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := m.Add(t.Context(), "c1", tt.ss); !tt.class(err) {
+				t.Errorf("got %v", err)
 			}
 		})
 	}

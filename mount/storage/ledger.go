@@ -64,6 +64,9 @@ func (m *Manager) place(s Storage) (mount.Place, error) {
 	if part, _, _ := strings.Cut(p.Rel(), "/"); slices.Contains(m.reserved, part) {
 		return p, fmt.Errorf("path is reserved: %w", errdefs.ErrPermissionDenied)
 	}
+	if parts := strings.SplitN(p.Rel(), "/", 3); len(parts) > 1 && parts[1] == layersDir {
+		return p, fmt.Errorf("path is among layers: %w", errdefs.ErrPermissionDenied)
+	}
 	return p, nil
 }
 
@@ -75,7 +78,7 @@ func (m *Manager) check(h Handler, owner string, s Storage) (spot, error) {
 	}
 	own, ok := h.(private)
 	if !ok {
-		return spot{rel: p.Rel()}, nil
+		return spot{rel: p.Rel(), private: len(s.layers) > 0}, nil
 	}
 	only, err := own.only(owner)
 	if err != nil {

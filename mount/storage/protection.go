@@ -20,6 +20,7 @@ type protection struct {
 	load      func(ctx context.Context, modules ...string) // of the kernel
 	integrity bool                                         // encrypted disks carry authentication tags
 	mkfs      string                                       // program that makes ext4, a path or a name
+	required  bool                                         // for a confidential guest, which takes no less
 }
 
 // wish is what driver options ask for.
@@ -54,6 +55,33 @@ func parseWish(s Storage) (wish, error) {
 		return wish{}, fmt.Errorf("driver option %s makes ext4, not %q: %w", optionFilesystem, s.FSType, errdefs.ErrInvalidArgument)
 	}
 	return w, nil
+}
+
+// allow holds a wish against what the guest requires: data that begins and ends
+// with the pod must not be written to the host's disk in clear.
+func (c protection) allow(w wish) error {
+	if c.required && w.filesystem && !w.encryption {
+		return fmt.Errorf("this guest is confidential: driver option %s goes with %sephemeral: %w", optionFilesystem, optionKey, errdefs.ErrPermissionDenied)
+	}
+	return nil
+}
+
+// allowLayers does the same for a root file system. A layer that nothing vouches
+// for, or an upper one whose content the host has chosen, would replace what the
+// others are verified for.
+func (c protection) allowLayers(l *layers) error {
+	if !c.required {
+		return nil
+	}
+	if l.upper != nil {
+		return fmt.Errorf("this guest is confidential: an upper layer on a disk of the host's: %w", errdefs.ErrPermissionDenied)
+	}
+	for _, one := range l.lower {
+		if one.verity == nil {
+			return fmt.Errorf("this guest is confidential: layer from %q without dm-verity: %w", clip(one.Source), errdefs.ErrPermissionDenied)
+		}
+	}
+	return nil
 }
 
 // prepared is a disk to mount.

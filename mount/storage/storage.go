@@ -97,6 +97,10 @@ type Deps struct {
 	// LoadModule loads a module of the guest's kernel; ErrNotFound says that the
 	// image has none of the name. Nil when there is nothing to load.
 	LoadModule  func(ctx context.Context, name string) error
-	NoIntegrity bool     // encrypted scratch disks carry no authentication tags
-	Reserved    []string // names directly below Root where nothing may be mounted; "image" when nil
+	NoIntegrity bool // encrypted scratch disks carry no authentication tags
+	// Confidential guests do not rest on a disk of the host's that nothing
+	// protects, where a request looks as if it were protected; see protection
+	// and layers.
+	Confidential bool
+	Reserved     []string // names directly below Root where nothing may be mounted; "image" when nil
 }

@@ -12,6 +12,7 @@ import (
 const (
 	clockOfHost = "the host does not set the clock that certificates are judged by"
 	swapOfHost  = "swap would put its memory on a disk that the host reads"
+	rulesOfHost = "packet filters could lead what containers ask of the guest itself to the host"
 )
 
 // plainOnly makes a handler that refuses in a confidential guest. Elsewhere the

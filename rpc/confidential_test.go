@@ -12,6 +12,7 @@ import (
 	"github.com/coffer-cc/coffer/agent/config"
 	"github.com/coffer-cc/coffer/agent/guest"
 	"github.com/coffer-cc/coffer/agent/memagent"
+	"github.com/coffer-cc/coffer/agent/network"
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/protos/agentpb"
 )
@@ -30,6 +31,7 @@ func TestConfidentialGuestRefuses(t *testing.T) {
 		"AddSwap":          {&agentpb.AddSwapRequest{PCIPath: []uint32{2, 3}}, codes.Unavailable, "PCIPath"},
 		"AddSwapPath":      {&agentpb.AddSwapPathRequest{Path: "/dev/vdz"}, codes.Unavailable, "path"},
 		"SetGuestDateTime": {&agentpb.SetGuestDateTimeRequest{Sec: 1}, codes.InvalidArgument, "Sec"},
+		"SetIPTables":      {&agentpb.SetIPTablesRequest{Data: []byte("*nat\nCOMMIT\n")}, codes.Unimplemented, "iptables"},
 		// The kernel of a machine that runs tests may have what it takes or not.
 		"MemAgentMemcgSet": {&agentpb.MemAgentMemcgConfig{Swap: ptrTo(true)}, codes.OK, ""},
 	} {
@@ -37,6 +39,7 @@ func TestConfidentialGuestRefuses(t *testing.T) {
 			f := newFixture(t, nil)
 			f.deps.Swap = guest.Swap{Devices: &device.Finder{Sys: t.TempDir(), Timeout: 1}}
 			f.deps.MemAgent, f.deps.Clock = memagent.New(memory, memagent.DefaultPaths()), clock.New()
+			f.deps.IPTables = network.IPTables{Dirs: []string{t.TempDir()}} // no programs
 			ask := func() error {
 				_, err := f.agentMethods()[name](t.Context(), func(v any) error {
 					proto.Merge(v.(proto.Message), tc.req)

@@ -43,7 +43,7 @@ func (s *Server) agentMethods() map[string]ttrpc.Method {
 		"ListRoutes":      method(g, ruled, s.listRoutes),
 		"AddARPNeighbors": method(g, ruled, s.addARPNeighbors),
 		"GetIPTables":     method(g, ruled, s.getIPTables),
-		"SetIPTables":     method(g, ruled, s.setIPTables),
+		"SetIPTables":     method(g, ruled, plainOnly(s, rulesOfHost, s.setIPTables)),
 
 		"CopyFile":                       method(g, ruled, s.copyFile),
 		"UpdateEphemeralMounts":          method(g, ruled, s.updateEphemeralMounts),

@@ -127,12 +127,13 @@ func (p *process) bootAndServe(ctx context.Context) error {
 	if err := p.openLogPort(ctx); err != nil {
 		return err
 	}
-	if err := p.openConsole(ctx); err != nil {
-		return err
-	}
 	policy, err := p.check(ctx)
 	if err != nil {
 		return p.refuse(ctx, err)
+	}
+	// Not earlier: who is root before the record of it could do without.
+	if err := p.openConsole(ctx); err != nil {
+		return err
 	}
 	if err := errors.Join(p.keepClock(), p.followHost(), checkComponents(p.config.Workload), p.adoptExtension(ctx, extension.CoCo)); err != nil {
 		return err

@@ -8,6 +8,7 @@ type rule int
 const (
 	anyText      rule = iota
 	document          // text bounded by the message alone
+	metadata          // one annotation of a pod, such as its policy, or all of them as JSON
 	name              // short text
 	neededName        // short text, not empty
 	anyPath           // text of path length, relative or with a scheme
@@ -28,6 +29,8 @@ func (r rule) check(field, s string) error {
 	switch r {
 	case document:
 		return nil
+	case metadata:
+		return checkText(field, s, maxMetadata)
 	case name, neededName:
 		return checkText(field, s, maxName)
 	case anyPath:
@@ -48,6 +51,8 @@ func ruleFor(f protoreflect.FullName) rule {
 	switch f {
 	case "grpc.SetPolicyRequest.policy":
 		return document
+	case "grpc.Spec.AnnotationsEntry.value", "grpc.Storage.driver_options":
+		return metadata
 
 	case "grpc.CreateContainerRequest.container_id", "grpc.StartContainerRequest.container_id",
 		"grpc.RemoveContainerRequest.container_id", "grpc.UpdateContainerRequest.container_id",

@@ -48,6 +48,8 @@ func TestValidate(t *testing.T) {
 		{"storage in a list", &agentpb.CreateContainerRequest{ContainerId: cid, Storages: []*agentpb.Storage{
 			{Driver: "local", MountPoint: "/a"}, {Driver: "local", MountPoint: "a"},
 		}}, "storages[1].mount_point: must be an absolute path"},
+		{"policy as an annotation", annotated(strings.Repeat("a", 250<<10)), ""},
+		{"annotation too long", annotated(strings.Repeat("a", maxMetadata+1)), "storages[0].driver_options[0]: longer than"},
 		{"storage without driver", &agentpb.UpdateEphemeralMountsRequest{Storages: []*agentpb.Storage{
 			{MountPoint: "/a"},
 		}}, "storages[0].driver: must not be empty"},
@@ -88,6 +90,19 @@ func TestValidate(t *testing.T) {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// annotated is what the shims make of one annotation of a pod: they send it in
+// the spec, and with an image pulled in the guest as part of a driver option.
+func annotated(value string) *agentpb.CreateContainerRequest {
+	const key = "io.katacontainers.config.agent.policy"
+	return &agentpb.CreateContainerRequest{
+		ContainerId: "c1",
+		OCI:         &agentpb.Spec{Annotations: map[string]string{key: value}},
+		Storages: []*agentpb.Storage{{Driver: "image_guest_pull", MountPoint: "/a", DriverOptions: []string{
+			`image_guest_pull={"metadata":{"` + key + `":"` + value + `"}}`,
+		}}},
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 	maxName     = 255
 	maxPath     = 4095      // PATH_MAX without its NUL
 	maxText     = 128 << 10 // MAX_ARG_STRLEN: the longest argument execve takes
+	maxMetadata = 512 << 10 // Kubernetes allows a pod 256 KiB of annotations, and JSON escapes
 	maxData     = 1 << 20
 	maxElements = 1 << 16 // list elements and map entries of one message
 )

@@ -110,6 +110,9 @@ func TestHugePages(t *testing.T) {
 	}
 	s := Storage{Driver: "ephemeral", Source: "nodev", FSType: "hugetlbfs", MountPoint: g.path("sandbox/ephemeral/huge"), Options: []string{"pagesize=2097152,size=8388608"}}
 	g.add("c1", s)
+	// A second container of the pod has a limit of its own, or none.
+	g.add("c2", with(s, func(s *Storage) { s.Options = []string{"pagesize=2097152,size=4194304"} }))
+	g.add("c3", with(s, func(s *Storage) { s.Options = []string{"pagesize=2097152,size="} }))
 	pages("7")
 	var fs unix.Statfs_t
 	if err := unix.Statfs(s.MountPoint, &fs); err != nil || int64(fs.Type) != unix.HUGETLBFS_MAGIC {

@@ -184,13 +184,17 @@ func (m *Manager) all() []*point {
 
 // same reports whether two requests mean one storage. Flags such as ro are not
 // compared: containers of a pod mount one volume each in its own way, and the
-// bind in the container's own spec sees to that.
+// bind in the container's own spec sees to that. Nor is the size of memory: for
+// huge pages shims send the limit of the container that asks.
 func same(a, b Storage) bool {
 	if a.Driver != b.Driver || a.Source != b.Source || a.FSType != b.FSType || !slices.Equal(a.DriverOptions, b.DriverOptions) {
 		return false
 	}
 	if !slices.EqualFunc(a.layers, b.layers, sameLayer) {
 		return false
+	}
+	if a.Driver == "ephemeral" {
+		return true
 	}
 	oa, errA := mount.ParseOptions(a.Options)
 	ob, errB := mount.ParseOptions(b.Options)

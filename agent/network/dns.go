@@ -16,10 +16,11 @@ import (
 	"github.com/coffer-cc/coffer/mount"
 )
 
-// Limits of a resolver file. The resolver of the C library reads far less.
+// Limits of a resolver file. Kubernetes allows a list of search domains 2048
+// bytes, and a host's own file may be mostly comments.
 const (
-	maxDNSLines = 64
-	maxDNSLine  = 1024
+	maxDNSLines = 256
+	maxDNSLine  = 4096
 )
 
 // DNSFiles are the two files of SetDNS: Written receives the lines, Guest is

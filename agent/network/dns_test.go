@@ -56,6 +56,18 @@ func TestSetDNS(t *testing.T) {
 	}
 }
 
+// TestSetDNSTakesLongFiles has the longest list of search domains that
+// Kubernetes allows, in a file that is mostly comments.
+func TestSetDNSTakesLongFiles(t *testing.T) {
+	lines := []string{"search " + strings.Repeat("a.example ", 204) + "b.exampl", "nameserver 10.96.0.10"}
+	for range 100 {
+		lines = append(lines, "# managed")
+	}
+	if got, err := resolverText(lines); err != nil || !strings.Contains(got, "b.exampl\nnameserver") {
+		t.Errorf("got %.80q, %v", got, err)
+	}
+}
+
 func TestSetDNSCreatesTheGuestFile(t *testing.T) {
 	f := dnsFiles(t)
 	privateMounts(t)

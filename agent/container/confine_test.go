@@ -194,3 +194,18 @@ func TestRealLabels(t *testing.T) {
 		t.Errorf("a program with a label: %v", err)
 	}
 }
+
+// TestRealHugePageLimits has a limit for each size of the host's huge pages, as
+// Kubernetes sends it with every container. The guest may have other sizes, or
+// none that a limit can be set for.
+func TestRealHugePageLimits(t *testing.T) {
+	l := needLab(t)
+	limits := []specs.LinuxHugepageLimit{{Pagesize: "2MB"}, {Pagesize: "1GB"}, {Pagesize: "16GB", Limit: 16 << 30}, {Pagesize: "../2MB"}}
+	c := l.run(t, "huge", shell("exec sleep 100"), func(s *specs.Spec) {
+		s.Linux.Resources = &specs.LinuxResources{HugepageLimits: limits}
+	})
+	start(t, c)
+	if err := c.Update(patient(t), &specs.LinuxResources{HugepageLimits: limits}); err != nil {
+		t.Error(err)
+	}
+}

@@ -124,7 +124,7 @@ func (j *jail) Freeze(frozen bool) error {
 // kernel refuses one of them. It writes no device rules.
 func (j *jail) Update(r *specs.LinuxResources) error {
 	cg, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{
-		Spec: &specs.Spec{Linux: &specs.Linux{Resources: r}},
+		Spec: &specs.Spec{Linux: &specs.Linux{Resources: limitable(r)}},
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)

@@ -36,6 +36,7 @@ func (d *Libcontainer) config(id string, spec *specs.Spec) (*configs.Config, err
 	if linux.Sysctl, err = applySharedSysctls(linux.Sysctl, linux.Namespaces); err != nil {
 		return nil, err
 	}
+	linux.Resources = limitable(linux.Resources)
 	edited := *spec
 	edited.Linux = &linux
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{

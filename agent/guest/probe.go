@@ -9,8 +9,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// maxProbes bounds one request: 1024 blocks of 128 MiB are more than a plug.
-const maxProbes = 1024
+// maxProbes bounds one request: the shim names every block of a plug, and 16384
+// of 128 MiB are 2 TiB.
+const maxProbes = 1 << 14
 
 // ProbeMemory tells the kernel that memory blocks begin at the addresses. That
 // is for platforms that announce plugged memory in no other way; a kernel

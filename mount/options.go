@@ -83,10 +83,16 @@ func ParseOptions(words []string) (Options, error) {
 	return o, nil
 }
 
-// SplitOptions cuts entries at commas and drops empty words.
+// SplitOptions cuts entries at commas and drops empty words. An entry that is a
+// note of the shim stays whole: it describes a layer with commas and words that
+// are not meant for this mount.
 func SplitOptions(entries []string) []string {
 	var words []string
 	for _, e := range entries {
+		if strings.HasPrefix(e, shimNote) {
+			words = append(words, e)
+			continue
+		}
 		for w := range strings.SplitSeq(e, ",") {
 			if w = strings.TrimSpace(w); w != "" {
 				words = append(words, w)
@@ -96,8 +102,10 @@ func SplitOptions(entries []string) []string {
 	return words
 }
 
+const shimNote = "io.katacontainers."
+
 func isNote(w string) bool {
-	return strings.HasPrefix(w, "io.katacontainers.") || strings.HasPrefix(w, "X-kata.") ||
+	return strings.HasPrefix(w, shimNote) || strings.HasPrefix(w, "X-kata.") ||
 		strings.HasPrefix(w, "fsgid=")
 }
 

@@ -32,7 +32,7 @@ func TestOverlayfs(t *testing.T) {
 
 	rw := with(s, func(s *Storage) {
 		s.FSType, s.DriverOptions = "fuse3.kata-overlay", nil
-		s.Options = []string{overlayRW, "io.katacontainers.fs-opt.layer=x", lower}
+		s.Options = []string{overlayRW, "io.katacontainers.fs-opt.layer=/var/lib/layers/x,tar,ro,io.katacontainers.fs-opt.is-layer", lower}
 	})
 	g.add("c1", rw)
 	g.write("c1/rootfs/mine", "x")

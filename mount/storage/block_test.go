@@ -101,8 +101,16 @@ func TestBlk(t *testing.T) {
 	}
 	g.Release(t.Context(), "c1")
 
+	g.Release(t.Context(), "c1")
+	g.add("c1", with(s, func(s *Storage) { s.Options = []string{"discard"}; s.Shared = true }))
+
+	// The first shape is that of vhost-user disks, the second that of a bind
+	// mount whose source on the host is a disk.
 	bind := Storage{Driver: "blk", Source: node, FSType: "bind", MountPoint: g.path("sandbox/storage/raw"), Options: []string{"bind"}}
 	g.add("c1", bind)
+	g.add("c1", with(bind, func(s *Storage) {
+		s.MountPoint, s.Options = g.path("sandbox/storage/raw2"), []string{"rbind", "rprivate", "ro"}
+	}))
 	if st := g.stat("sandbox/storage/raw"); st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		t.Errorf("mode %o is no disk", st.Mode)
 	}

@@ -124,7 +124,7 @@ type build struct {
 
 func (b *build) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		b.makeBundle, b.attachStorages, b.applyDevices, b.chooseProcess, b.judgeImage, b.injectDevices,
+		b.makeBundle, b.attachStorages, b.checkSources, b.applyDevices, b.chooseProcess, b.judgeImage, b.injectDevices,
 		b.editSpec, b.mountRoot, b.makeContainer, b.shareMounts,
 	} {
 		if err := ctx.Err(); err != nil {

@@ -33,7 +33,7 @@ func Handlers(d Deps) map[string]Handler {
 		"image_guest_pull": imageGuestPull{g, d.Images, cmp.Or(d.PauseBundle, "/pause_bundle")},
 		"local":            local{g},
 		"overlayfs":        overlayFS{g},
-		"virtio-fs":        virtioFS{g},
+		"virtio-fs":        virtioFS{g, d.Confidential},
 		"watchable-bind":   &watchable{ground: g, interval: watch.Interval, mirrors: map[string]int{}},
 	}
 }

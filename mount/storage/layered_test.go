@@ -185,6 +185,7 @@ func TestConfidentialDisks(t *testing.T) {
 		{"layer without verity", []Storage{verified, lower("1e", root)}, errdefs.IsPermissionDenied},
 		{"upper layer of the host's", []Storage{verified, upper}, errdefs.IsPermissionDenied},
 		{"scratch disk in clear", []Storage{scratch("create_filesystem")}, errdefs.IsPermissionDenied},
+		{"shared directory", []Storage{{Driver: "virtio-fs", Source: sharedTag, FSType: "virtiofs", MountPoint: filepath.Join(d.Root, "shared/containers")}}, errdefs.IsPermissionDenied},
 		{"verified layer", []Storage{verified}, errdefs.IsUnavailable}, // looked for
 		{"encrypted scratch disk", []Storage{scratch("create_filesystem", "encryption_key=ephemeral")}, errdefs.IsUnavailable},
 	} {

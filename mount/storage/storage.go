@@ -98,9 +98,9 @@ type Deps struct {
 	// image has none of the name. Nil when there is nothing to load.
 	LoadModule  func(ctx context.Context, name string) error
 	NoIntegrity bool // encrypted scratch disks carry no authentication tags
-	// Confidential guests do not rest on a disk of the host's that nothing
-	// protects, where a request looks as if it were protected; see protection
-	// and layers.
+	// Confidential guests share no directory with the host, and do not rest on a
+	// disk of the host's that nothing protects, where a request looks as if it
+	// were protected; see protection.
 	Confidential bool
 	Reserved     []string // names directly below Root where nothing may be mounted; "image" when nil
 }

@@ -11,8 +11,13 @@ import (
 	"github.com/coffer-cc/coffer/mount"
 )
 
-// virtioFS mounts the directory that the host shares under the tag in source.
-type virtioFS struct{ ground }
+// virtioFS mounts the directory that the host shares under the tag in source. In
+// a confidential guest it refuses: each look at such a directory asks the host
+// anew, so nothing that was checked there holds.
+type virtioFS struct {
+	ground
+	confidential bool
+}
 
 // sharedTag is the tag of the share that an image may mount by itself before
 // the agent is asked to.
@@ -20,6 +25,9 @@ const sharedTag = "kataShared"
 
 // Attach implements Handler.
 func (v virtioFS) Attach(ctx context.Context, _ string, s Storage) (Volume, error) {
+	if v.confidential {
+		return nil, fmt.Errorf("this guest is confidential: it shares no directory with the host: %w", errdefs.ErrPermissionDenied)
+	}
 	if err := oneOf(s, "virtiofs"); err != nil {
 		return nil, err
 	}

@@ -326,7 +326,7 @@ func machineTables(*guestFixture) map[string]badTable {
 			{"too many", &agentpb.OnlineCPUMemRequest{NbCpus: math.MaxUint32}, codes.InvalidArgument, "nb_cpus"},
 		}},
 		"MemHotplugByProbe": {valid: &agentpb.MemHotplugByProbeRequest{}, bad: []badInput{
-			{"too many", &agentpb.MemHotplugByProbeRequest{MemHotplugProbeAddr: make([]uint64, 2000)}, codes.InvalidArgument, "memHotplugProbeAddr"},
+			{"too many", &agentpb.MemHotplugByProbeRequest{MemHotplugProbeAddr: make([]uint64, 20000)}, codes.InvalidArgument, "memHotplugProbeAddr"},
 		}},
 		"ReseedRandomDev": {valid: &agentpb.ReseedRandomDevRequest{Data: []byte("a")}, bad: []badInput{
 			{"nothing", &agentpb.ReseedRandomDevRequest{}, codes.InvalidArgument, "data"},

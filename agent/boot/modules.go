@@ -115,7 +115,7 @@ func (m *Modules) load(ctx context.Context, want func(listedModule) bool) error 
 		switch {
 		case err == nil, errors.Is(err, unix.EEXIST):
 			slog.DebugContext(ctx, "module loaded", "path", l.path, "took", time.Since(start))
-		case errors.Is(err, unix.ENODEV):
+		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EOPNOTSUPP):
 			slog.DebugContext(ctx, "module finds no hardware", "path", l.path)
 		default:
 			rest = append(rest, m.listed[i:]...)

@@ -28,6 +28,8 @@ func newModules(t *testing.T, list string, aliases ...string) (*Modules, *[]stri
 			return unix.EEXIST
 		case "/snp.ko":
 			return unix.ENODEV
+		case "/ptp_kvm.ko":
+			return unix.EOPNOTSUPP
 		case "/bad.ko":
 			return unix.ENOEXEC
 		}
@@ -41,6 +43,7 @@ const moduleList = `# comment
 
  /there.ko
 /snp.ko
+/ptp_kvm.ko
 /lib.ko on virtio:d00000001v* virtio:d00000008v*
 /net.ko on virtio:d00000001v*
 /scsi.ko on virtio:d00000008v*
@@ -54,7 +57,7 @@ func TestModulesForWhatIsThere(t *testing.T) {
 	if err := m.LoadPresent(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"/a.ko", "/there.ko", "/snp.ko", "/lib.ko", "/net.ko", "/b.ko"}; !slices.Equal(*got, want) {
+	if want := []string{"/a.ko", "/there.ko", "/snp.ko", "/ptp_kvm.ko", "/lib.ko", "/net.ko", "/b.ko"}; !slices.Equal(*got, want) {
 		t.Errorf("loaded %q, want %q", *got, want)
 	}
 	*got = nil

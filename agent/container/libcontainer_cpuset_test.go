@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRefreshTree works on the tree of a cgroup v1 guest, recorded before and
-// after two processors were plugged in.
+// TestRefreshTree works on a tree as a cgroup v1 guest has it, before and after
+// two processors are plugged in.
 func TestRefreshTree(t *testing.T) {
 	for _, tc := range []struct {
 		name, own string

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
@@ -115,6 +116,11 @@ func (i Interface) check() (target, error) {
 	return t, nil
 }
 
+// cardTime bounds the wait for a card within one call. Shims ask again when the
+// link is not there, up to twenty times, and give their calls a minute: with all
+// of that a card that never comes would keep a pod for as many minutes.
+const cardTime = 4 * time.Second
+
 // awaitDevice returns the kernel's name of the device at the requested path, or
 // "" when the request names no path.
 func (s *Stack) awaitDevice(ctx context.Context, t target) (string, error) {
@@ -125,6 +131,8 @@ func (s *Stack) awaitDevice(ctx context.Context, t target) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("devicePath: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, cardTime)
+	defer cancel()
 	name, err := s.finder.Wait(ctx, card)
 	if err != nil {
 		return "", fmt.Errorf("wait for the device of %s: %w: %w", t.Name, errLinkNotFound, err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/vishvananda/netlink"
@@ -162,6 +163,29 @@ func TestUpdateInterfaceWaits(t *testing.T) {
 	want.DevicePath = "../../02"
 	if err := s.UpdateInterface(t.Context(), want); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("bad path: got %v", err)
+	}
+}
+
+// impatient looks how long it may wait.
+type impatient struct{ until time.Time }
+
+func (f *impatient) Wait(ctx context.Context, _ device.Matcher) (string, error) {
+	f.until, _ = ctx.Deadline()
+	return "", errdefs.ErrUnavailable
+}
+
+// A shim that asks twenty times must not wait its whole minute in each call.
+func TestUpdateInterfaceWaitsBriefly(t *testing.T) {
+	f := &impatient{}
+	s := newNamespace(t, f)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := s.UpdateInterface(ctx, Interface{Name: "eth0", DevicePath: "02/03"})
+	if err == nil || !strings.Contains(err.Error(), "Link not found") {
+		t.Errorf("got %v", err)
+	}
+	if whole, _ := ctx.Deadline(); f.until.IsZero() || whole.Sub(f.until) < 50*time.Second {
+		t.Errorf("it may wait until %v of %v", f.until, whole)
 	}
 }
 

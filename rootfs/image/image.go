@@ -48,6 +48,7 @@ func DefaultModules() []string {
 		"virtio_blk", "virtio_net", "virtio_rng",
 		// Without overlayfs each container start copies the agent to memory.
 		"overlay", "loop", "erofs", "squashfs",
+		"ptp_kvm",                // KVM alone has that clock
 		"tdx_guest", "sev_guest", // with configfs and tsm, only where the hardware is
 	}
 }

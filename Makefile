@@ -10,7 +10,8 @@ VERSION := $(shell cat VERSION)
 
 # What each tag leaves out or puts in stands in CONTRIBUTING.md.
 TAGS := containers_image_openpgp,containers_image_storage_stub,containers_image_docker_daemon_stub,netgo,osusergo,runc_nocriu,grpcnotrace,seccomp
-export GOFLAGS := -buildvcs=false -tags=$(TAGS)
+# WITH is a tag more, as in make agent WITH=tracing.
+export GOFLAGS := -buildvcs=false -tags=$(TAGS)$(WITH:%=,%)
 
 # Tools that only build and test the project; none is linked into the agent.
 GOLANGCI := v2.15.0
@@ -65,6 +66,8 @@ install: agent ## lay out what a guest's root needs below DESTDIR=
 test: build $(TOOLS)/gotestsum ## run every test, with the race detector, VM tests included
 	@.ci/leftovers save $(CACHE)/before
 	$(TOOLS)/gotestsum --format pkgname --format-hide-empty-pkg --jsonfile $(CACHE)/tests.json -- -race -count=1 -p 1 -timeout 25m ./...
+	go vet -tags=$(TAGS),tracing ./rpc/tracing ./cmd/agent
+	go test -tags=$(TAGS),tracing -race -count=1 ./rpc/tracing
 	@.ci/leftovers compare $(CACHE)/before
 	@.ci/proven $(CACHE)/tests.json
 
@@ -81,6 +84,7 @@ cross: go deps ## build the agent for arm64, s390x and ppc64le, and test it ther
 lint: go $(TOOLS)/golangci-lint ## vet and lint the tree
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { echo "gofmt: run 'make fmt'" >&2; exit 1; }
 	$(TOOLS)/golangci-lint run --timeout 15m ./...
+	$(TOOLS)/golangci-lint run --timeout 15m --build-tags=$(TAGS),tracing ./rpc/tracing
 
 .PHONY: fmt
 fmt: go ## format the Go files

@@ -25,7 +25,7 @@ import (
 	"github.com/coffer-cc/coffer/rpc/passfd"
 )
 
-// Deps are the parts that the methods call. All are required but Streams.
+// Deps are the parts that the methods call. All are required but Streams and Intercept.
 type Deps struct {
 	Policy    policy.Engine
 	Sandbox   *sandbox.Sandbox
@@ -45,6 +45,8 @@ type Deps struct {
 	// Confidential guests, those on a TEE, do not do what would open them to
 	// the host, whatever the policy says.
 	Confidential bool
+
+	Intercept ttrpc.UnaryServerInterceptor // is called around each call, before the gate; may be nil
 }
 
 // Details are the facts about the agent that the host may ask for.
@@ -76,7 +78,7 @@ type Server struct {
 // New returns a server that does not listen yet, and that refuses every call
 // with FAILED_PRECONDITION until Open.
 func New(d Deps) (*Server, error) {
-	srv, err := ttrpc.NewServer()
+	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(d.Intercept))
 	if err != nil {
 		return nil, fmt.Errorf("make ttRPC server: %w", err)
 	}

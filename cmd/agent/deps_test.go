@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"rpc":               {"rpc", "agent", "mount", "evidence", "protos"},
 	"rpc/wire":          {"rpc/wire", "protos"},
 	"rpc/socket":        {},
+	"rpc/tracing":       {},
 	"cmd/agent":         {"agent", "mount", "evidence", "protos", "rpc", "imagepull"},
 	"cmd/agent-ctl":     {"rpc/socket", "rpc/wire", "protos", "evidence", "imagepull/registry", "imagepull/decrypt", "imagepull/encrypt", "rootfs/vm"},
 	"cmd/mkguest":       {"rootfs/image"},
@@ -78,17 +79,20 @@ var edge = map[string][]string{
 		"evidence/tee",    // of it only the layout of the device's requests
 		"evidence/verify", // not linked into the agent
 	},
-	"github.com/google/go-tdx-guest": {"evidence/verify"}, // not linked into the agent
-	"github.com/docker/distribution": {"imagepull/registry"},
-	"github.com/moby/sys/mountinfo":  {"mount"},
-	"github.com/moby/sys/user":       {"agent/ocispec"},
-	"github.com/sirupsen/logrus":     {"agent/logging"},
-	"gopkg.in/yaml.v3":               {"imagepull/registry"},
-	"github.com/vishvananda/netlink": {"agent/network"},
-	"tags.cncf.io":                   {"agent/devices"},
-	"github.com/mdlayher/vsock":      {"rpc/socket"},
+	"github.com/google/go-tdx-guest":  {"evidence/verify"}, // not linked into the agent
+	"github.com/docker/distribution":  {"imagepull/registry"},
+	"github.com/moby/sys/mountinfo":   {"mount"},
+	"github.com/moby/sys/user":        {"agent/ocispec"},
+	"github.com/sirupsen/logrus":      {"agent/logging"},
+	"gopkg.in/yaml.v3":                {"imagepull/registry"},
+	"github.com/vishvananda/netlink":  {"agent/network"},
+	"tags.cncf.io":                    {"agent/devices"},
+	"github.com/mdlayher/vsock":       {"rpc/socket"},
+	"go.opentelemetry.io":             {"rpc/tracing"}, // linked with the tag tracing alone
+	"github.com/containerd/otelttrpc": {"rpc/tracing"}, // linked with the tag tracing alone
 	"github.com/containerd/ttrpc": {
 		"rpc",
+		"rpc/tracing", // the type of what comes before a call
 		"cmd/agent-ctl",
 		"protos/agentpb", // generated code
 	},
@@ -213,6 +217,15 @@ func TestAllowedRefusesWhatTheDesignForbids(t *testing.T) {
 	} {
 		if allowed(c[0], c[1]) {
 			t.Errorf("%s may import %s", c[0], c[1])
+		}
+	}
+}
+
+// Spans cost more than they are worth to most guests.
+func TestAgentLinksNoTracing(t *testing.T) {
+	for _, p := range goList(t, "-deps", "./cmd/agent") {
+		if below(p.ImportPath, "go.opentelemetry.io") || below(p.ImportPath, "github.com/containerd/otelttrpc") {
+			t.Errorf("the agent links %s", p.ImportPath)
 		}
 	}
 }

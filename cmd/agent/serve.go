@@ -29,6 +29,7 @@ import (
 	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/rpc/socket"
+	"github.com/coffer-cc/coffer/rpc/tracing"
 )
 
 // flushTime is how long the last lines may take to reach the console.
@@ -47,6 +48,7 @@ type process struct {
 	report   config.Report
 	sink     *logging.Sink
 	clock    *clock.Keeper
+	tracer   *tracing.Tracer // nil without spans
 	group    *errgroup.Group // every loop of the program; the first to fail ends it
 	ctx      context.Context // of the loops
 }
@@ -86,10 +88,17 @@ func (p *process) configure() error {
 	}
 	p.log(logging.Options{Level: p.config.Log.Level, Version: version})
 	p.report.Log(p.ctx)
+	return p.trace()
+}
+
+// trace sends spans to the host, where the image wants that.
+func (p *process) trace() (err error) {
 	if p.config.Trace {
-		slog.WarnContext(p.ctx, "tracing was asked for and is not built into this agent")
+		p.tracer, err = tracing.Start(p.ctx, func(ctx context.Context) (net.Conn, error) {
+			return socket.Dial(ctx, fmt.Sprintf("vsock://%d:%d", hostCID, tracing.HostPort))
+		})
 	}
-	return nil
+	return err
 }
 
 func (p *process) log(o logging.Options) {
@@ -256,7 +265,9 @@ func (p *process) serve(ctx context.Context, g *graph) error {
 	}
 	end, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	return errors.Join(err, g.stop(end))
+	err = errors.Join(err, g.stop(end))
+	p.tracer.Stop(end)
+	return err
 }
 
 // stopTime bounds the whole way down; PID 1 or systemd does the rest.

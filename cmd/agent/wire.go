@@ -175,6 +175,7 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 		},
 		Destroyed: func() { close(g.destroyed) },
 		Streams:   g.streams,
+		Intercept: p.tracer.Interceptor(),
 	})
 	metrics.Extra = append(metrics.Extra, p.ownMetrics(g))
 	return g, err

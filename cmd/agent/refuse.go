@@ -19,7 +19,6 @@ const refusalTime = 5 * time.Second
 // the pod names it and not a time-out, and returns the reason. Nothing but
 // this server is made, so there is nothing that a call could reach.
 func (p *process) refuse(ctx context.Context, reason error) error {
-	slog.ErrorContext(ctx, "the guest refuses to start", "error", reason)
 	s, err := rpc.NewRefusing(reason)
 	if err != nil {
 		return errors.Join(reason, err)
@@ -28,6 +27,8 @@ func (p *process) refuse(ctx context.Context, reason error) error {
 	if err != nil {
 		return errors.Join(reason, fmt.Errorf("listen on %s: %w", p.config.Server.Addr, err))
 	}
+	// Who waits for this line may ask from here on.
+	slog.ErrorContext(ctx, "the guest refuses to start", "error", reason)
 	p.group.Go(func() error { return s.Serve(l) })
 	select {
 	case <-time.After(refusalTime):

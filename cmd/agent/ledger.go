@@ -100,7 +100,9 @@ func (l *ledger) append(ctx context.Context, e measure.Entry) error {
 	if l.log == nil {
 		return nil
 	}
-	l.epoch.Add(1)
+	// Afterwards, and also when it failed half-way: a verdict over evidence from
+	// before the extension must not count for the epoch that it begins.
+	defer l.epoch.Add(1)
 	return l.log.Append(e, l.pcr)
 }
 
@@ -132,6 +134,6 @@ func (p recordedPolicy) Replace(ctx context.Context, text string) error {
 	if err := p.ledger.record(ctx, "SetPolicy", digestFact{"sha256", fmt.Sprintf("%x", sha256.Sum256([]byte(text)))}); err != nil {
 		return err
 	}
-	p.ledger.epoch.Add(1)
+	defer p.ledger.epoch.Add(1)
 	return p.Rego.Replace(ctx, text)
 }

@@ -25,6 +25,8 @@ type registered struct {
 	rtmr [4][48]byte
 	fail error // of further extensions
 
+	extending func() // if not nil, called before each
+
 	extended chan struct{} // receives after each, when not nil
 }
 
@@ -38,6 +40,9 @@ func (m *registered) RTMR(index int) ([]byte, error) {
 }
 
 func (m *registered) Extend(index int, digest []byte) error {
+	if m.extending != nil {
+		m.extending()
+	}
 	if m.fail != nil {
 		return m.fail
 	}
@@ -139,6 +144,22 @@ func TestLedgerOrder(t *testing.T) {
 	d, err := engine.Allow(t.Context(), "GetMetricsRequest", policy.JSON([]byte("{}")))
 	if err != nil || !d.Allowed {
 		t.Errorf("the one recorded first is in force: %v, %v", d, err)
+	}
+}
+
+// Evidence that is collected just before an extension belongs to the old epoch,
+// also when the extension then fails.
+func TestLedgerEpochBeginsAfterTheExtension(t *testing.T) {
+	p, m := recording(t)
+	for _, fail := range []error{nil, errors.New("the device is gone")} {
+		before, during := p.ledger.epoch.Load(), uint64(0)
+		m.fail, m.extending = fail, func() { during = p.ledger.epoch.Load() }
+		if err := p.ledger.pulled(t.Context(), facts()); !errors.Is(err, fail) {
+			t.Errorf("pulled: %v, want %v", err, fail)
+		}
+		if after := p.ledger.epoch.Load(); during != before || after != before+1 {
+			t.Errorf("epoch %d before, %d while the register is extended, %d after", before, during, after)
+		}
 	}
 }
 

@@ -17,7 +17,12 @@ type Kind string
 const (
 	TDX    Kind = "tdx"
 	SNP    Kind = "snp"
-	Sample Kind = "sample" // no hardware behind it: proves nothing
+	AzSNP  Kind = "az-snp-vtpm" // SNP below the paravisor of Azure, and its vTPM
+	AzTDX  Kind = "az-tdx-vtpm" // the same on TDX
+	TPM    Kind = "tpm"         // alone: as honest as who made it, mostly the host
+	CCA    Kind = "cca"         // realms of Arm
+	SE     Kind = "se"          // Secure Execution of IBM Z
+	Sample Kind = "sample"      // no hardware behind it: proves nothing
 
 	NVIDIA       Kind = "nvidia"       // a device beside the platform
 	SampleDevice Kind = "sampledevice" // as Sample, and a device

@@ -17,7 +17,7 @@ func (h host) snp() Driver {
 		Kind:  evidence.SNP,
 		Signs: "/dev/sev-guest, /sys/devices/platform/sev-guest, report provider sev_guest",
 		Present: func() bool {
-			return h.exists("dev/sev-guest", "sys/devices/platform/sev-guest") || h.reporter("sev_guest")
+			return h.opens("dev/sev-guest") || h.exists("sys/devices/platform/sev-guest") || h.reporter("sev_guest")
 		},
 		Open: func() (evidence.Collector, error) { return &snpGuest{host: h, turn: newTurn()}, nil },
 	}

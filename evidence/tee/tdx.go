@@ -23,7 +23,7 @@ func (h host) tdx() Driver {
 		Kind:  evidence.TDX,
 		Signs: "/dev/tdx_guest, processor flag tdx_guest, report provider tdx_guest",
 		Present: func() bool {
-			return h.exists("dev/tdx_guest") || h.processorFlag("tdx_guest") || h.reporter("tdx_guest")
+			return h.opens("dev/tdx_guest") || h.processorFlag("tdx_guest") || h.reporter("tdx_guest")
 		},
 		Open: func() (evidence.Collector, error) { return &tdxGuest{host: h, turn: newTurn()}, nil },
 	}

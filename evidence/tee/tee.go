@@ -4,6 +4,7 @@
 package tee
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/tsm"
@@ -94,6 +96,17 @@ type host struct {
 }
 
 func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp()} }
+
+// opens reports whether the device below root is there, which a node alone does
+// not show: without its driver it fails to open. One that is busy or that may
+// not be opened counts as there, so that no platform is overlooked.
+func (h host) opens(device string) bool {
+	f, err := os.OpenFile(filepath.Join(h.root, device), os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+	}
+	return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.ENODEV)
+}
 
 // exists reports whether any of the paths below root is there. A path that
 // cannot be examined counts as there: a platform is never overlooked because

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
@@ -67,6 +68,37 @@ func TestDetect(t *testing.T) {
 				t.Errorf("a platform without a driver makes the evidence %s", e.Data)
 			}
 		})
+	}
+}
+
+// TestPresentOpensTheDevice sees nodes of each kind in the place of a device.
+func TestPresentOpensTheDevice(t *testing.T) {
+	for name, c := range map[string]struct {
+		node func(path string) error
+		want bool
+	}{
+		"a device": {func(p string) error { return os.WriteFile(p, nil, 0o600) }, true},
+		"ENOENT":   {func(p string) error { return os.Symlink("nowhere", p) }, false},
+		"ENXIO": {func(p string) error {
+			return unix.Mknod(p, unix.S_IFSOCK|0o600, 0)
+		}, false},
+		"EISDIR": {func(p string) error { return os.Mkdir(p, 0o700) }, true},
+		"ELOOP":  {func(p string) error { return os.Symlink(p, p) }, true},
+	} {
+		for _, device := range []string{"sev-guest", "tdx_guest"} {
+			t.Run(name+" at "+device, func(t *testing.T) {
+				h := host{root: t.TempDir(), reports: &evidencetest.TSM{}}
+				if err := os.Mkdir(filepath.Join(h.root, "dev"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.node(filepath.Join(h.root, "dev", device)); err != nil {
+					t.Fatal(err)
+				}
+				if got := Present(h.drivers()); got != c.want {
+					t.Errorf("Present = %v", got)
+				}
+			})
+		}
 	}
 }
 

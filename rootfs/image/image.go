@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 )
 
 // Options are the inputs of an image. Paths are those of the building machine.
@@ -24,6 +25,9 @@ type Options struct {
 	// Modules to load in order, drivers once there is a device for them; nil for
 	// DefaultModules.
 	Modules []string
+	// ModuleFiles are modules that the kernel package does not hold, as
+	// BuildModule makes them, to load after the others.
+	ModuleFiles []string
 	// Spare modules lie in the image for a host that asks for them, and for
 	// storages that need them; nil for DefaultSpare.
 	Spare []string
@@ -90,6 +94,13 @@ func (s *Store) Build(ctx context.Context, o Options) (*Manifest, error) {
 	spare := o.Spare
 	if spare == nil {
 		spare = DefaultSpare()
+	}
+	for _, file := range o.ModuleFiles {
+		name, err := k.add(file)
+		if err != nil {
+			return nil, err
+		}
+		wanted = append(slices.Clip(wanted), name)
 	}
 	modules, err := k.load(ctx, wanted, spare)
 	if err != nil {

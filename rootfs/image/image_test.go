@@ -170,7 +170,15 @@ func TestBuildLayout(t *testing.T) {
 	if err := os.WriteFile(policy, []byte("package agent_policy"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Agent: agent, Pause: agent, Policy: policy, Modules: []string{"c"}, Spare: []string{}, Compression: "none", Out: t.TempDir()}
+	added, err := unxz(t.Context(), []byte(ko(t, "b-2")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "own.ko")
+	if err := os.WriteFile(file, added, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Agent: agent, Pause: agent, Policy: policy, Modules: []string{"c"}, ModuleFiles: []string{file}, Spare: []string{}, Compression: "none", Out: t.TempDir()}
 	if _, err := s.Build(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -185,9 +193,10 @@ func TestBuildLayout(t *testing.T) {
 		"pause_bundle/rootfs/pause":         "100755",
 		"pause_bundle/config.json":          "100644",
 		"etc/kata-opa/default-policy.rego":  "100644 package agent_policy",
-		"etc/coffer/modules":                "100644 /lib/modules/1/kernel/y/d.ko\n/lib/modules/1/kernel/y/c.ko\n",
+		"etc/coffer/modules":                "100644 /lib/modules/1/kernel/y/d.ko\n/lib/modules/1/kernel/y/c.ko\n/lib/modules/1/kernel/x/b-2.ko\n/lib/modules/1/updates/own.ko\n",
 		"lib/modules/1/kernel/y/d.ko":       "100644",
-		"lib/modules/1/kernel/x":            "",
+		"lib/modules/1/updates/own.ko":      "100644",
+		"lib/modules/1/kernel/x/a.ko":       "",
 		"etc/coffer/agent.toml":             "",
 		"etc/ssl/certs/ca-certificates.crt": "",
 		"dev/console":                       "20600",

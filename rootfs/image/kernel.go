@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"strings"
@@ -13,7 +14,7 @@ import (
 )
 
 // A kernel is what a Debian kernel package holds: the image to boot and its
-// modules, still compressed.
+// modules, still compressed, and modules of others that were added.
 type kernel struct {
 	image   []byte
 	modules map[string]packedModule // by name with underscores
@@ -22,7 +23,14 @@ type kernel struct {
 
 type packedModule struct {
 	path string // in the package, and in the guest less its compression suffix
-	xz   []byte
+	data []byte // compressed where the path says so
+}
+
+func (p packedModule) unpack(ctx context.Context) ([]byte, error) {
+	if !strings.HasSuffix(p.path, ".xz") {
+		return p.data, nil
+	}
+	return unxz(ctx, p.data)
 }
 
 // A module is ready to be loaded with finit_module.
@@ -65,6 +73,23 @@ func readKernel(ctx context.Context, deb string) (*kernel, error) {
 	return k, nil
 }
 
+// add takes a module that is not of the package from a file, under the name that
+// it returns. It goes where depmod(8) expects modules of others.
+func (k *kernel) add(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("add module: %w", err)
+	}
+	base := path.Base(file)
+	for _, m := range k.modules {
+		if dir, _, ok := releaseDir(m.path); ok {
+			k.modules[moduleName(base)] = packedModule{dir + "/updates/" + base, data}
+			return moduleName(base), nil
+		}
+	}
+	return "", fmt.Errorf("add module %s: the kernel has no folder for modules: %w", base, errdefs.ErrInvalidArgument)
+}
+
 // moduleName is the name the kernel knows a module file by.
 func moduleName(base string) string {
 	name, _, _ := strings.Cut(base, ".ko")
@@ -94,7 +119,7 @@ func (k *kernel) load(ctx context.Context, wanted, spare []string) ([]module, er
 			return fmt.Errorf("the kernel has no module %s: %w", name, errdefs.ErrNotFound)
 		}
 		if ok {
-			data, err := unxz(ctx, packed.xz)
+			data, err := packed.unpack(ctx)
 			if err != nil {
 				return fmt.Errorf("decompress module %s: %w", name, err)
 			}

@@ -15,6 +15,12 @@ const (
 	vsockDeviceUse = "vsock-device"
 )
 
+// headersUses are what modules are built with, in the kernel's own version. The
+// first holds the folder to build in.
+func headersUses() []string {
+	return []string{"kernel-headers", "kernel-headers-common", "kernel-kbuild"}
+}
+
 // A pin is one stanza of packages.lock: the package that was last looked at,
 // and what may replace it once the mirror has dropped it.
 type pin struct {

@@ -51,6 +51,25 @@ func (s *Store) fetch(ctx context.Context, use string) (packageFile, error) {
 	if err != nil {
 		return packageFile{}, err
 	}
+	return s.fetchPin(ctx, p)
+}
+
+// fetchBeside returns the package pinned for a use in the version of another
+// one, which may be newer than the lock's because the mirror has dropped that.
+func (s *Store) fetchBeside(ctx context.Context, use string, other packageFile) (packageFile, error) {
+	p, err := loadPin(s.Root, use)
+	if err != nil {
+		return packageFile{}, err
+	}
+	if p.version != other.Version {
+		p.candidate, p.seriesVers = candidate{}, other.Version
+	}
+	return s.fetchPin(ctx, p)
+}
+
+// fetchPin returns the package of a pin, or what takes its place. A pin without
+// a candidate is for the newest of its series.
+func (s *Store) fetchPin(ctx context.Context, p pin) (packageFile, error) {
 	unlock, err := lockDir(s.cache())
 	if err != nil {
 		return packageFile{}, err
@@ -67,9 +86,12 @@ func (s *Store) fetch(ctx context.Context, use string) (packageFile, error) {
 	if err != nil {
 		return packageFile{}, err
 	}
-	s.say("look up %s in suite %s", p.name, p.suite)
+	s.say("look up %s in suite %s", cmp.Or(p.name, p.seriesName), p.suite)
 	if err := a.update(ctx); err != nil {
 		return packageFile{}, err
+	}
+	if p.candidate == (candidate{}) {
+		return s.fetchNewest(ctx, a, p, nil)
 	}
 	got, err := s.download(ctx, a, p.candidate)
 	if err == nil || errors.Is(err, errChecksum) {
@@ -78,17 +100,21 @@ func (s *Store) fetch(ctx context.Context, use string) (packageFile, error) {
 	return s.fetchNewest(ctx, a, p, err)
 }
 
-// fetchNewest takes the newest of the pin's series after the pinned version
-// could not be had. When that is the same version, the cause was another one.
+// fetchNewest takes the newest of the pin's series, with a cause because the
+// pinned version could not be had. When that is the same version, the cause was
+// another one.
 func (s *Store) fetchNewest(ctx context.Context, a *apt, p pin, cause error) (packageFile, error) {
 	c, err := a.newest(ctx, p)
-	if err != nil {
+	switch {
+	case err != nil && cause != nil:
 		return packageFile{}, fmt.Errorf("%w; then: %w", cause, err)
-	}
-	if c.name == p.name && c.version == p.version {
+	case err != nil:
+		return packageFile{}, err
+	case c.name == p.name && c.version == p.version:
 		return packageFile{}, cause
+	case cause != nil:
+		s.say("the mirror has dropped %s %s; taking %s %s", p.name, p.version, c.name, c.version)
 	}
-	s.say("the mirror has dropped %s %s; taking %s %s", p.name, p.version, c.name, c.version)
 	if got, ok := s.kept(c); ok {
 		return got, nil
 	}

@@ -80,6 +80,7 @@ var edge = map[string][]string{
 		"evidence/verify", // not linked into the agent
 	},
 	"github.com/google/go-tdx-guest":  {"evidence/verify"}, // not linked into the agent
+	"github.com/google/go-tpm":        {"evidence/tpm"},
 	"github.com/docker/distribution":  {"imagepull/registry"},
 	"github.com/moby/sys/mountinfo":   {"mount"},
 	"github.com/moby/sys/user":        {"agent/ocispec"},

@@ -64,7 +64,7 @@ func Status(err error) error {
 			break
 		}
 	}
-	text := err.Error()
+	text := oneLine(err.Error())
 	if len(text) > maxText {
 		text = text[:maxText] + " (cut)"
 	}
@@ -72,3 +72,7 @@ func Status(err error) error {
 	// whole connection over it.
 	return status.Error(code, strings.ToValidUTF8(text, "\uFFFD"))
 }
+
+// oneLine keeps joined errors together: shims log lines, and an event of the
+// cluster shows the first one.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }

@@ -75,6 +75,7 @@ func TestStatus(t *testing.T) {
 		"a status stays":             {kept, codes.DataLoss, "as it was"},
 		"a class before its errno":   {fmt.Errorf("x: %w: %w", unix.ENOENT, errdefs.ErrInvalidArgument), codes.InvalidArgument, "x: no such file or directory: invalid argument"},
 		"the text keeps the context": {fmt.Errorf("open device: %w", unix.ENOENT), codes.NotFound, "open device: no such file or directory"},
+		"joined in one line":         {errors.Join(errors.New("one"), unix.ENOENT), codes.NotFound, "one; no such file or directory"},
 		"as long as allowed":         {errors.New(strings.Repeat("x", maxText)), codes.Internal, strings.Repeat("x", maxText)},
 		"cut":                        {errors.New(strings.Repeat("x", maxText+1)), codes.Internal, strings.Repeat("x", maxText) + " (cut)"},
 	} {

@@ -8,8 +8,6 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -28,6 +26,7 @@ type guarded struct {
 	broker broker.Broker
 	images *imagepull.Puller
 	phases phases
+	faults faults
 }
 
 // guard opens the key broker. A guest on no known platform serves all the same;
@@ -43,7 +42,7 @@ func (p *process) guard() (*guarded, error) {
 		text = p.document.Raw
 	}
 	at, keeper, verifier := p.config.Attestation, p.config.Broker(), p.config.Verifier()
-	g.broker, err = broker.Open(broker.Config{
+	keys, err := broker.Open(broker.Config{
 		URL: keeper.URL, Cert: keeper.Cert, AttestURL: verifier.URL, AttestCert: verifier.Cert,
 		Pin: at.PinCert, Proxy: kbs.Proxy(at.Proxy), KeyAlgorithm: at.KeyAlgorithm,
 		InitData: text, Devices: attached, Epoch: p.ledger.epoch.Load, Observe: g.phases.observe,
@@ -51,6 +50,7 @@ func (p *process) guard() (*guarded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key broker: %w", err)
 	}
+	g.broker = watched{keys, &g.faults}
 	if g.images, err = p.openImages(g.broker); err != nil {
 		return nil, fmt.Errorf("image pull: %w", err)
 	}
@@ -114,35 +114,6 @@ func (p *process) openWorkload(ctx context.Context, g *guarded) error {
 // metrics adds how long the proving took, and the pulls.
 func (g *guarded) metrics(e *guest.Exposition) {
 	g.phases.metrics(e)
+	g.faults.metrics(e)
 	imageMetrics(e, g.images.Progress())
-}
-
-// phases sums up the time that each phase of attestation took.
-type phases struct {
-	mu    sync.Mutex // guards the maps
-	count map[string]int
-	took  map[string]time.Duration
-}
-
-func (p *phases) observe(phase string, d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.count == nil {
-		p.count, p.took = make(map[string]int), make(map[string]time.Duration)
-	}
-	p.count[phase]++
-	p.took[phase] += d
-}
-
-func (p *phases) metrics(e *guest.Exposition) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	e.Counter("coffer_attestation_phases_total", "Attestations and keys fetched")
-	for phase, n := range p.count {
-		e.Sample(float64(n), "phase", phase)
-	}
-	e.Counter("coffer_attestation_seconds_total", "Time they took")
-	for phase, d := range p.took {
-		e.Sample(d.Seconds(), "phase", phase)
-	}
 }

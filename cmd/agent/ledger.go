@@ -13,6 +13,7 @@ import (
 
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/measure"
 )
 
@@ -51,7 +52,7 @@ func (p *process) openLedger(ctx context.Context) (*ledger, error) {
 	if p.config.Attestation.EventLog.Enable {
 		platform, ok := p.platform.(recorder)
 		if !ok {
-			return nil, fmt.Errorf("eventlog_config.enable_eventlog: this platform has no runtime registers: %w", errdefs.ErrNotImplemented)
+			return nil, evidence.DriverRegisters.Wrap(fmt.Errorf("eventlog_config.enable_eventlog: this platform has no runtime registers: %w", errdefs.ErrNotImplemented))
 		}
 		var err error
 		if l.log, err = platform.OpenLog(measure.DefaultDir); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/rpc"
 	"github.com/coffer-cc/coffer/rpc/socket"
 )
@@ -28,7 +29,7 @@ func (p *process) refuse(ctx context.Context, reason error) error {
 		return errors.Join(reason, fmt.Errorf("listen on %s: %w", p.config.Server.Addr, err))
 	}
 	// Who waits for this line may ask from here on.
-	slog.ErrorContext(ctx, "the guest refuses to start", "error", reason)
+	slog.ErrorContext(ctx, "the guest refuses to start", "code", string(evidence.CodeOf(reason)), "error", reason)
 	p.group.Go(func() error { return s.Serve(l) })
 	select {
 	case <-time.After(refusalTime):

@@ -68,7 +68,7 @@ func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
 	}
 	doc, err := initdata.Load(ctx, "/dev", binding)
 	if err != nil {
-		return nil, err
+		return nil, initdataFault(err)
 	}
 	if doc == nil {
 		return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
@@ -80,17 +80,26 @@ func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
 	var report config.Report
 	p.config, report, err = config.Merge(p.config, config.Initdata{AA: doc.Data[keyAA], CDH: doc.Data[keyCDH]})
 	if err != nil {
-		return nil, fmt.Errorf("initdata: %w", err)
+		return nil, evidence.InitdataMalformed.Wrap(fmt.Errorf("initdata: %w", err))
 	}
 	report.Log(ctx)
 	p.document = doc
 	if text, ok := doc.Data[keyPolicy]; ok {
 		if err := engine.Replace(ctx, text); err != nil {
-			return nil, fmt.Errorf("initdata: %s: %w", keyPolicy, err)
+			return nil, evidence.InitdataMalformed.Wrap(fmt.Errorf("initdata: %s: %w", keyPolicy, err))
 		}
 		return engine, nil
 	}
 	return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
+}
+
+// initdataFault tells a document that must not take effect from one that is
+// none. What the platform could not answer has a code already.
+func initdataFault(err error) error {
+	if errdefs.IsInvalidArgument(err) {
+		return evidence.InitdataMalformed.Wrap(err)
+	}
+	return evidence.InitdataRefused.Wrap(err)
 }
 
 // loadPolicy puts the image's policy in force. Without one everything is denied.

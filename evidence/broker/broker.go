@@ -49,9 +49,9 @@ type Config struct {
 func Open(c Config, collector evidence.Collector) (Broker, error) {
 	switch {
 	case c.URL == "":
-		return refuser("no key broker is configured"), nil
+		return refuser{evidence.TransportConfig, "no key broker is configured"}, nil
 	case collector == nil:
-		return refuser("no confidential platform to attest for"), nil
+		return refuser{evidence.PlatformNone, "no confidential platform to attest for"}, nil
 	}
 	client, err := kbs.New(kbs.Config{
 		URL:          c.URL,
@@ -68,15 +68,18 @@ func Open(c Config, collector evidence.Collector) (Broker, error) {
 		Observe:      c.Observe,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open key broker: %w", err)
+		return nil, evidence.TransportConfig.Wrap(fmt.Errorf("open key broker: %w", err))
 	}
 	return client, nil
 }
 
 // refuser is a broker that has nothing, and says why.
-type refuser string
+type refuser struct {
+	code evidence.Code
+	why  string
+}
 
 // Resource always fails.
 func (r refuser) Resource(_ context.Context, u resource.URI) (secret.Bytes, error) {
-	return nil, fmt.Errorf("fetch %s: %s: %w", u, string(r), errdefs.ErrFailedPrecondition)
+	return nil, fmt.Errorf("fetch %s: %w", u, r.code.Wrap(fmt.Errorf("%s: %w", r.why, errdefs.ErrFailedPrecondition)))
 }

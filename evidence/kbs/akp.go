@@ -27,24 +27,24 @@ func akpUnwrapper(private *mlkem.DecapsulationKey768) unwrapper {
 		for i, text := range []string{h.Encapsulated, e.EncryptedKey, e.IV, e.Ciphertext, e.Tag} {
 			b, err := base64.RawURLEncoding.DecodeString(text)
 			if err != nil {
-				return nil, errSealed
+				return nil, errSealed()
 			}
 			parts[i] = b
 		}
 		shared, err := private.Decapsulate(parts[0])
 		if err != nil {
-			return nil, errSealed
+			return nil, errSealed()
 		}
 		defer clear(shared)
 		wrapping := kmac256(shared, wrapInfo(algAKP, 192), 24)
 		defer clear(wrapping)
 		block, err := aes.NewCipher(wrapping)
 		if err != nil {
-			return nil, errSealed
+			return nil, errSealed()
 		}
 		content, err := josecipher.KeyUnwrap(block, parts[1])
 		if err != nil {
-			return nil, errSealed
+			return nil, errSealed()
 		}
 		defer clear(content)
 		return openGCM(content, parts[2], append(parts[3], parts[4]...), e)
@@ -55,15 +55,15 @@ func akpUnwrapper(private *mlkem.DecapsulationKey768) unwrapper {
 func openGCM(key, iv, sealed []byte, e envelope) (secret.Bytes, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil || len(key) != 32 {
-		return nil, errSealed
+		return nil, errSealed()
 	}
 	gcm, err := cipher.NewGCM(block)
 	if err != nil || len(iv) != gcm.NonceSize() || len(sealed) < gcm.Overhead() {
-		return nil, errSealed
+		return nil, errSealed()
 	}
 	plain, err := gcm.Open(nil, iv, sealed, []byte(e.Protected))
 	if err != nil {
-		return nil, errSealed
+		return nil, errSealed()
 	}
 	return plain, nil
 }

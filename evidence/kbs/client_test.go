@@ -79,7 +79,7 @@ func TestResource(t *testing.T) {
 			if n := k.Count("attest"); n != 1 {
 				t.Errorf("%d attestations, want 1", n)
 			}
-			if got := strings.Join(phases, " "); got != "attest key key" {
+			if got := strings.Join(phases, " "); got != "challenge evidence verdict attest key key" {
 				t.Errorf("phases: %s", got)
 			}
 		})

@@ -48,7 +48,7 @@ func (c *Client) deviceEvidence(ctx context.Context, ch challenge, runtime runti
 			continue
 		}
 		if !plain(string(e.Data)) {
-			errs = append(errs, fmt.Errorf("device %d (%s): a statement of other than plain characters: %w", i, d.Kind(), errdefs.ErrDataLoss))
+			errs = append(errs, evidence.DriverHelper.Wrap(fmt.Errorf("device %d (%s): a statement of other than plain characters: %w", i, d.Kind(), errdefs.ErrDataLoss)))
 			continue
 		}
 		statements[d.Kind()] = e.Data

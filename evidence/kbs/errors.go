@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/coffer-cc/coffer/evidence"
 )
 
 // fault is an error with a text of its own and a class for errors.Is.
@@ -51,6 +53,9 @@ var (
 // errFinal is ErrUnreachable where another attempt would end the same way.
 var errFinal error = &fault{"kbs unreachable", ErrUnreachable}
 
+// errProxy is a proxy that answers something other than that the way is open.
+var errProxy = errors.New("refused by the proxy")
+
 // errorPrefix begins the type of every error that a broker reports.
 const errorPrefix = "https://github.com/confidential-containers/kbs/errors/"
 
@@ -60,27 +65,35 @@ const maxKind = 40
 // unreachable names the cause of a failed exchange in fixed words: the text of
 // a network error may hold what the other side sent.
 func unreachable(err error) error {
-	cause := "connection failed"
+	code, cause := evidence.TransportConnection, "connection failed"
 	var (
 		timeout interface{ Timeout() bool }
 		dns     *net.DNSError
 		cert    *tls.CertificateVerificationError
 		record  tls.RecordHeaderError
 		alert   tls.AlertError
+		hop     *net.OpError
 	)
 	switch {
+	case errors.As(err, &hop) && hop.Op == "proxyconnect", errors.Is(err, errProxy):
+		code, cause = evidence.TransportProxy, "the proxy fails"
 	case errors.As(err, &dns):
-		cause = "name not resolved"
+		code, cause = evidence.TransportDNS, "name not resolved"
 	case errors.Is(err, unix.ECONNREFUSED):
-		cause = "connection refused"
+		code, cause = evidence.TransportRefused, "connection refused"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		cause = "timed out"
+		code, cause = evidence.TransportTimeout, "timed out"
 	case errors.As(err, &cert):
-		return fmt.Errorf("%w: certificate not trusted", errFinal)
+		return evidence.TransportCertificate.Wrap(fmt.Errorf("%w: certificate not trusted", errFinal))
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record), errors.As(err, &alert):
-		return fmt.Errorf("%w: no TLS", errFinal)
+		return evidence.TransportTLS.Wrap(fmt.Errorf("%w: no TLS", errFinal))
 	}
-	return fmt.Errorf("%w: %s", ErrUnreachable, cause)
+	return code.Wrap(fmt.Errorf("%w: %s", ErrUnreachable, cause))
+}
+
+// malformed is ErrReply with what is wrong in fixed words.
+func malformed(code evidence.Code, what string) error {
+	return code.Wrap(fmt.Errorf("%w: %s", ErrReply, what))
 }
 
 // refusalOf knows the types of error that Trustee's broker sends to guests. It
@@ -90,19 +103,19 @@ func unreachable(err error) error {
 func refusalOf(kind string) error {
 	switch kind {
 	case "PolicyDeny":
-		return ErrDenied
+		return evidence.PolicyDenied.Wrap(ErrDenied)
 	case "PluginInternalError", "PluginNotFound":
-		return ErrNotFound
+		return evidence.ResourceAbsent.Wrap(ErrNotFound)
 	case "TokenNotFound", "TokenVerifierError":
-		return ErrSession
+		return evidence.VerdictSession.Wrap(ErrSession)
 	case "AttestationError":
-		return ErrAttestation
+		return evidence.VerdictRefused.Wrap(ErrAttestation)
 	case "JweError":
-		return ErrWrap
+		return evidence.ResourceWrap.Wrap(ErrWrap)
 	case "InvalidRequestPath":
-		return fmt.Errorf("%w: InvalidRequestPath, which the configured URL may cause", ErrFault)
+		return evidence.TransportReply.Wrap(fmt.Errorf("%w: InvalidRequestPath, which the configured URL may cause", ErrFault))
 	case "PolicyEngineError", "ParsePolicyError":
-		return fmt.Errorf("%w: %s, so its own policy is broken", ErrFault, kind)
+		return evidence.PolicyBroken.Wrap(fmt.Errorf("%w: %s, so its own policy is broken", ErrFault, kind))
 	}
 	return nil
 }
@@ -115,11 +128,11 @@ func refusal(status int, body []byte) error {
 	}
 	switch {
 	case status >= http.StatusInternalServerError, status == http.StatusTooManyRequests:
-		return fmt.Errorf("%w: status %d", ErrUnreachable, status)
+		return evidence.TransportBusy.Wrap(fmt.Errorf("%w: status %d", ErrUnreachable, status))
 	case kind != "":
-		return fmt.Errorf("%w: %s", ErrFault, kind)
+		return evidence.VerdictFault.Wrap(fmt.Errorf("%w: %s", ErrFault, kind))
 	}
-	return fmt.Errorf("%w: status %d", ErrFault, status)
+	return evidence.TransportReply.Wrap(fmt.Errorf("%w: status %d", ErrFault, status))
 }
 
 // errorKind returns the last word of the error's type, or "" for a body that

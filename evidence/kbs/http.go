@@ -16,6 +16,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/coffer-cc/coffer/evidence"
 )
 
 // Bounds on what a broker may send and how long it may take. A resource is
@@ -36,16 +38,21 @@ const (
 	cookieName = "kbs-session-id"
 )
 
+// unusable is a setting that leads to no broker.
+func unusable(what string) error {
+	return evidence.TransportConfig.Wrap(fmt.Errorf("%s: %w", what, errdefs.ErrInvalidArgument))
+}
+
 // baseURL checks the configured URL and appends the protocol's prefix.
 func baseURL(s string) (string, error) {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "" || u.Opaque != "":
-		return "", fmt.Errorf("kbs URL is malformed: %w", errdefs.ErrInvalidArgument)
+		return "", unusable("kbs URL is malformed")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return "", fmt.Errorf("kbs URL is neither http nor https: %w", errdefs.ErrInvalidArgument)
+		return "", unusable("kbs URL is neither http nor https")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return "", fmt.Errorf("kbs URL carries more than host and path: %w", errdefs.ErrInvalidArgument)
+		return "", unusable("kbs URL carries more than host and path")
 	}
 	return strings.TrimRight(u.String(), "/") + "/kbs/v0", nil
 }
@@ -62,7 +69,7 @@ func (p Proxy) forRequest() (func(*http.Request) (*url.URL, error), error) {
 			text = "http://" + text // as the library takes it
 		}
 		if u, err := url.Parse(text); err != nil || text != "http://" && u.Hostname() == "" {
-			return nil, fmt.Errorf("kbs: malformed proxy URL: %w", errdefs.ErrInvalidArgument)
+			return nil, unusable("kbs: malformed proxy URL")
 		}
 	}
 	find := (&httpproxy.Config{HTTPSProxy: p.HTTPS, HTTPProxy: p.HTTP, NoProxy: p.NoProxy}).ProxyFunc()
@@ -97,6 +104,7 @@ func newServer(c Config, where, cert string) (server, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			Proxy:                  proxy,
+			OnProxyConnectResponse: proxyAnswered,
 			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
 			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    dialTimeout,
@@ -109,13 +117,21 @@ func newServer(c Config, where, cert string) (server, error) {
 	}}, nil
 }
 
+// proxyAnswered keeps what a proxy says out of the error.
+func proxyAnswered(_ context.Context, _ *url.URL, _ *http.Request, r *http.Response) error {
+	if r.StatusCode != http.StatusOK {
+		return errProxy
+	}
+	return nil
+}
+
 // rootCAs adds the configured certificates to those of the system, or takes
 // them alone when they are pinned. A guest image without any system
 // certificates is no error.
 func rootCAs(cert string, pin bool) (*x509.CertPool, error) {
 	if strings.TrimSpace(cert) == "" {
 		if pin {
-			return nil, fmt.Errorf("kbs: no certificate to pin: %w", errdefs.ErrInvalidArgument)
+			return nil, unusable("kbs: no certificate to pin")
 		}
 		return nil, nil // the system's, loaded when first used
 	}
@@ -126,7 +142,7 @@ func rootCAs(cert string, pin bool) (*x509.CertPool, error) {
 		}
 	}
 	if !pool.AppendCertsFromPEM([]byte(cert)) {
-		return nil, fmt.Errorf("kbs certificate is not PEM: %w", errdefs.ErrInvalidArgument)
+		return nil, unusable("kbs certificate is not PEM")
 	}
 	return pool, nil
 }
@@ -174,7 +190,7 @@ func (s server) do(ctx context.Context, r request) (answer, error) {
 	case err != nil:
 		return answer{}, failed(ctx, err)
 	case int64(len(body)) > r.limit:
-		return answer{}, fmt.Errorf("%w: too large", ErrReply)
+		return answer{}, malformed(evidence.TransportReply, "too large")
 	case resp.StatusCode != http.StatusOK:
 		return answer{}, refusal(resp.StatusCode, body)
 	}
@@ -186,7 +202,7 @@ func (s server) do(ctx context.Context, r request) (answer, error) {
 // failed tells the caller's own end of patience from the broker's fault.
 func failed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return evidence.TransportTimeout.Expired(ctx)
 	}
 	return unreachable(err)
 }
@@ -221,7 +237,7 @@ func (c *Client) retry(ctx context.Context, f func() error) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return ctx.Err()
+			return fmt.Errorf("%w: %w", err, ctx.Err()) // the cause says more than the end of patience
 		}
 		pause *= 2
 	}

@@ -3,12 +3,12 @@ package kbs
 import (
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"runtime"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/secret"
 )
 
@@ -36,7 +36,8 @@ type header struct {
 	Encapsulated string `json:"ek"`
 }
 
-var errSealed = fmt.Errorf("%w: resource does not decrypt", ErrReply)
+// errSealed is the same for all failures to decrypt.
+func errSealed() error { return malformed(evidence.ResourceWrap, "resource does not decrypt") }
 
 // decrypt opens an envelope. Its algorithms have to be those that were asked
 // for; the reply may choose nothing. All failures to decrypt look alike.
@@ -44,7 +45,7 @@ func (k *teeKey) decrypt(body []byte) (secret.Bytes, error) {
 	defer runtime.KeepAlive(k) // its cleanup must not run during the work
 	var e envelope
 	if err := json.Unmarshal(body, &e); err != nil {
-		return nil, fmt.Errorf("%w: resource is no JWE", ErrReply)
+		return nil, malformed(evidence.ResourceMalformed, "resource is no JWE")
 	}
 	h, err := e.header()
 	if err != nil {
@@ -52,11 +53,11 @@ func (k *teeKey) decrypt(body []byte) (secret.Bytes, error) {
 	}
 	switch {
 	case h.Algorithm != k.public.Algorithm || h.Encryption != contentAlgorithm:
-		return nil, fmt.Errorf("%w: resource is wrapped with another algorithm", ErrReply)
+		return nil, malformed(evidence.ResourceWrap, "resource is wrapped with another algorithm")
 	case k.public.Type == "EC" && (h.Ephemeral.Curve != k.public.Curve || h.Ephemeral.Type != "EC"):
-		return nil, fmt.Errorf("%w: resource is wrapped for another curve", ErrReply)
+		return nil, malformed(evidence.ResourceWrap, "resource is wrapped for another curve")
 	case h.Compression != "" || h.Critical != nil:
-		return nil, fmt.Errorf("%w: resource is compressed or extended", ErrReply)
+		return nil, malformed(evidence.ResourceMalformed, "resource is compressed or extended")
 	}
 	return k.unwrap(e, h)
 }
@@ -67,7 +68,7 @@ func (e envelope) header() (h header, err error) {
 		err = json.Unmarshal(text, &h)
 	}
 	if err != nil {
-		return h, fmt.Errorf("%w: resource is no JWE", ErrReply)
+		return h, malformed(evidence.ResourceMalformed, "resource is no JWE")
 	}
 	return h, nil
 }
@@ -79,11 +80,11 @@ func joseUnwrapper(alg jose.KeyAlgorithm, private any) unwrapper {
 		jwe, err := jose.ParseEncryptedCompact(compact,
 			[]jose.KeyAlgorithm{alg}, []jose.ContentEncryption{contentAlgorithm})
 		if err != nil {
-			return nil, errSealed
+			return nil, errSealed()
 		}
 		plain, err := jwe.Decrypt(private)
 		if err != nil {
-			return nil, errSealed
+			return nil, errSealed()
 		}
 		return plain, nil
 	}

@@ -45,8 +45,11 @@ import (
 
 // Phases that Config.Observe hears of.
 const (
-	PhaseAttest = "attest" // one handshake, evidence included
-	PhaseKey    = "key"    // one resource, after the handshake
+	PhaseChallenge = "challenge" // part of a handshake: the first reply of the broker
+	PhaseEvidence  = "evidence"  // part of a handshake: platform and devices
+	PhaseVerdict   = "verdict"   // part of a handshake: the broker judges
+	PhaseAttest    = "attest"    // one handshake, with all attempts
+	PhaseKey       = "key"       // one resource, after the handshake
 )
 
 // Config tells New what to talk to. Only URL and Collector are required.
@@ -141,7 +144,7 @@ func (c *Client) passport() bool { return c.verifier.base != c.resources.base }
 // attests first unless a session is at hand, and any number of callers share
 // one attestation. A session that the broker no longer knows is replaced once.
 // An empty resource fails as malformed: the library takes it for damage.
-// Errors wrap one of this package's: ErrDenied, ErrNotFound, ErrAttestation,
+// Errors have an evidence.Code and wrap one of this package's: ErrDenied, ErrNotFound, ErrAttestation,
 // ErrSession, ErrIssuer, ErrWrap, ErrUnreachable, ErrReply, ErrFault.
 func (c *Client) Resource(ctx context.Context, u resource.URI) (secret.Bytes, error) {
 	if err := u.Check(); err != nil {
@@ -163,6 +166,12 @@ func (c *Client) Resource(ctx context.Context, u resource.URI) (secret.Bytes, er
 		}
 		c.drop(s)
 	}
+}
+
+// Attest makes sure that there is a session, as Resource does first.
+func (c *Client) Attest(ctx context.Context) error {
+	_, err := c.session(ctx)
+	return err
 }
 
 // get fetches one resource with the session, trying again while the broker

@@ -2,9 +2,12 @@ package kbs
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"github.com/coffer-cc/coffer/evidence"
 )
 
 const (
@@ -26,11 +29,15 @@ type session struct {
 	renewAt time.Time // a hint; the broker may forget the session earlier
 }
 
-// flight is a handshake under way. The fields are set before done is closed.
+// flight is a handshake under way.
 type flight struct {
 	done    chan struct{}
-	session *session
-	err     error
+	session *session // set before done is closed
+	err     error    // likewise
+
+	// For callers that leave before, guarded by the client's mutex.
+	waits evidence.Code // what it would be a fault of
+	last  error         // of the attempt before this one
 }
 
 // session returns a session of this epoch, or waits for the one handshake that
@@ -45,13 +52,33 @@ func (c *Client) session(ctx context.Context) (*session, error) {
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, c.leave(ctx, f)
 		}
 		// A handshake that was under way when the epoch began proves what the
 		// guest was before, so another one follows.
 		if f.err != nil || f.session.epoch >= epoch {
 			return f.session, f.err
 		}
+	}
+}
+
+// leave says what a caller has waited for in vain: the last attempt's fault
+// tells more than that the time is over.
+func (c *Client) leave(ctx context.Context, f *flight) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.last != nil {
+		return fmt.Errorf("%w: %w", f.last, ctx.Err())
+	}
+	return f.waits.Expired(ctx)
+}
+
+// waitsFor notes whose fault it is if the handshake under way takes too long.
+func (c *Client) waitsFor(code evidence.Code) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flight != nil {
+		c.flight.waits = code
 	}
 }
 
@@ -64,7 +91,7 @@ func (c *Client) board(ctx context.Context, epoch uint64) (*flight, *session) {
 		return nil, s
 	}
 	if c.flight == nil {
-		c.flight = &flight{done: make(chan struct{})}
+		c.flight = &flight{done: make(chan struct{}), waits: evidence.TransportTimeout}
 		go c.fly(context.WithoutCancel(ctx), c.flight)
 	}
 	return c.flight, nil
@@ -77,6 +104,9 @@ func (c *Client) fly(ctx context.Context, f *flight) {
 	start := time.Now()
 	f.err = c.retry(ctx, func() (err error) {
 		f.session, err = c.handshake(ctx)
+		c.mu.Lock()
+		f.last = err
+		c.mu.Unlock()
 		return err
 	})
 	if f.err == nil {

@@ -3,7 +3,6 @@ package kbs
 import (
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -25,17 +24,17 @@ func judgeToken(body []byte, kind evidence.Kind) (token string, lifetime time.Du
 		Token string `json:"token"`
 	}
 	if err := json.Unmarshal(body, &reply); err != nil {
-		return "", 0, fmt.Errorf("%w: token", ErrReply)
+		return "", 0, malformed(evidence.TransportReply, "token")
 	}
 	parts := strings.Split(reply.Token, ".")
 	if len(parts) != 3 {
-		return "", 0, fmt.Errorf("%w: token", ErrReply)
+		return "", 0, malformed(evidence.TransportReply, "token")
 	}
 	var payload []byte
 	for i, part := range parts { // a token may become a header of a request
 		b, err := base64.RawURLEncoding.Strict().DecodeString(part)
 		if err != nil || len(b) == 0 || strings.ContainsAny(part, "\r\n") {
-			return "", 0, fmt.Errorf("%w: token", ErrReply)
+			return "", 0, malformed(evidence.TransportReply, "token")
 		}
 		if i == 1 {
 			payload = b
@@ -47,10 +46,10 @@ func judgeToken(body []byte, kind evidence.Kind) (token string, lifetime time.Du
 		Expiry float64 `json:"exp"`
 	}
 	if err := json.Unmarshal(payload, &claims); err != nil {
-		return "", 0, fmt.Errorf("%w: token", ErrReply)
+		return "", 0, malformed(evidence.TransportReply, "token")
 	}
 	if claims.Issuer == devIssuer && kind != evidence.Sample {
-		return "", 0, ErrIssuer
+		return "", 0, evidence.VerdictIssuer.Wrap(ErrIssuer)
 	}
 	if s := claims.Expiry - claims.Issued; claims.Issued > 0 && s > 0 && s < math.MaxInt32 {
 		lifetime = time.Duration(s) * time.Second

@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/coffer-cc/coffer/evidence"
 )
@@ -69,30 +71,36 @@ type initData struct {
 // handshake makes a session with a fresh key. A session is never reused for
 // another key: the broker would answer with the token of the first.
 func (c *Client) handshake(ctx context.Context) (*session, error) {
-	kind, epoch := c.config.Collector.Kind(), c.epoch()
+	kind, epoch, start := c.config.Collector.Kind(), c.epoch(), time.Now()
 	auth, err := c.post(ctx, "/auth", "", authRequest{
 		Version: protocolVersion,
 		TEE:     kind,
 		Extra:   extraParams{Hashes: []string{"sha256", "sha384", "sha512"}},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("attest: open session: %w", err)
+		return nil, fmt.Errorf("attest: open session: %w", noSession(err))
 	}
+	c.observe(PhaseChallenge, start)
 	ch, err := parseChallenge(auth.body)
 	if err != nil {
 		return nil, err
 	}
 	if auth.cookie == "" {
-		return nil, fmt.Errorf("%w: challenge without a session", ErrReply)
+		return nil, malformed(evidence.TransportReply, "challenge without a session")
 	}
 	key, err := c.newKey()
 	if err != nil {
 		return nil, err
 	}
+	c.waitsFor(evidence.DriverTimeout)
+	start = time.Now()
 	req, err := c.evidence(ctx, ch, key.public)
 	if err != nil {
 		return nil, err
 	}
+	c.observe(PhaseEvidence, start)
+	c.waitsFor(evidence.TransportTimeout)
+	start = time.Now()
 	reply, err := c.post(ctx, "/attest", auth.cookie, req)
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
@@ -101,10 +109,20 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.observe(PhaseVerdict, start)
 	if !c.passport() { // the session ends with its cookie, which a passport outlives
 		life = shortest(life, auth.lifetime, reply.lifetime)
 	}
 	return &session{key: key, cookie: auth.cookie, token: token, epoch: epoch, renewAt: renewal(life)}, nil
+}
+
+// noSession tells a refusal before there is any evidence from a verdict over
+// it: brokers have one word for both.
+func noSession(err error) error {
+	if errors.Is(err, ErrAttestation) {
+		return evidence.VerdictProtocol.Wrap(ErrAttestation)
+	}
+	return err
 }
 
 // evidence collects a statement bound to nonce and key and wraps it up.
@@ -149,10 +167,10 @@ func (c *Client) post(ctx context.Context, path, cookie string, v any) (answer, 
 func parseChallenge(body []byte) (challenge, error) {
 	var ch challenge
 	if err := json.Unmarshal(body, &ch); err != nil {
-		return ch, fmt.Errorf("%w: challenge", ErrReply)
+		return ch, malformed(evidence.TransportReply, "challenge")
 	}
 	if ch.Nonce == "" || len(ch.Nonce) > maxNonce || !plain(ch.Nonce) {
-		return ch, fmt.Errorf("%w: nonce", ErrReply)
+		return ch, malformed(evidence.TransportReply, "nonce")
 	}
 	return ch, nil
 }
@@ -174,7 +192,7 @@ func bind(ch challenge, v any) ([]byte, error) {
 	}
 	if bytes.HasPrefix(bytes.TrimSpace(ch.ExtraParams), []byte("{")) {
 		if err := json.Unmarshal(ch.ExtraParams, &extra); err != nil {
-			return nil, fmt.Errorf("%w: extra parameters", ErrReply)
+			return nil, malformed(evidence.TransportReply, "extra parameters")
 		}
 	}
 	name := "sha384"
@@ -192,7 +210,7 @@ func bind(ch challenge, v any) ([]byte, error) {
 		sum := sha512.Sum512(text)
 		return sum[:], nil
 	}
-	return nil, fmt.Errorf("%w: hash algorithm", ErrReply)
+	return nil, malformed(evidence.TransportReply, "hash algorithm")
 }
 
 // canonical encodes v as RFC 8785 wants it, provided that texts are plain, and

@@ -51,6 +51,11 @@ func (h helper) Kind() evidence.Kind { return h.kind }
 // answer in time, ErrFailedPrecondition where it reports an error, and
 // ErrDataLoss where its answer is none.
 func (h helper) Collect(ctx context.Context, rd evidence.ReportData) (evidence.Evidence, error) {
+	e, err := h.collect(ctx, rd)
+	return e, evidence.DriverHelper.Wrap(err)
+}
+
+func (h helper) collect(ctx context.Context, rd evidence.ReportData) (evidence.Evidence, error) {
 	ctx, cancel := context.WithTimeout(ctx, helperTime)
 	defer cancel()
 	text, err := h.exchange(ctx, rd)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/tsm"
@@ -52,6 +53,9 @@ func (s *snpGuest) Collect(ctx context.Context, rd evidence.ReportData) (evidenc
 	if err != nil {
 		return evidence.Evidence{}, fmt.Errorf("collect snp evidence: %w", err)
 	}
+	if st.chain == nil {
+		slog.InfoContext(ctx, "the host has no certificates for the key that signs reports", "code", string(evidence.EndorsementCertificates))
+	}
 	data, err := st.encode(in)
 	if err != nil {
 		return evidence.Evidence{}, fmt.Errorf("collect snp evidence: %w", err)
@@ -93,7 +97,7 @@ func (s *snpGuest) report(in [64]byte, certs bool) (raw, table []byte, err error
 		return s.host.snpReport(in, certs)
 	}
 	r, err := tsm.Get(s.host.reports, tsm.Request{Provider: "sev_guest", In: in, Aux: certs})
-	return r.Out, r.Aux, err
+	return r.Out, r.Aux, evidence.DriverConfigfs.Wrap(err)
 }
 
 // encode checks the report and writes the two parts as JSON.

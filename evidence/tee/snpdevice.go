@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"github.com/google/go-sev-guest/client/linuxabi"
+
+	"github.com/coffer-cc/coffer/evidence"
 )
 
 // certsSize is the buffer for the host's certificates. The kernel takes no
@@ -46,7 +48,7 @@ func (d sevGuest) Ioctl(command uintptr, request any) (uintptr, error) {
 func (h host) snpReport(in [64]byte, certs bool) (raw, table []byte, err error) {
 	d, err := h.openSNP(filepath.Join(h.root, "dev/sev-guest"))
 	if err != nil {
-		return nil, nil, fmt.Errorf("open the SNP device (is the module sev-guest loaded?): %w", err)
+		return nil, nil, evidence.DriverDevice.Wrap(fmt.Errorf("open the SNP device (is the module sev-guest loaded?): %w", err))
 	}
 	defer d.Close()
 	plain := linuxabi.SnpReportReqABI{ReportData: in} // for VMPL 0, which verifiers demand
@@ -64,7 +66,7 @@ func snpRequest(d snpDevice, command uintptr, req linuxabi.BinaryConvertible) ([
 	var resp linuxabi.SnpReportRespABI
 	r := &linuxabi.SnpUserGuestRequest{ReqData: req, RespData: &resp}
 	if _, err := d.Ioctl(command, r); err != nil {
-		return nil, fmt.Errorf("ask the SNP device for a report (firmware error %#x): %w", r.FwErr, err)
+		return nil, evidence.DriverIoctl.Wrap(fmt.Errorf("ask the SNP device for a report (firmware error %#x): %w", r.FwErr, err))
 	}
 	return resp.Data[:], nil
 }

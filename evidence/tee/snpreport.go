@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence"
 )
 
 // snpReport is an attestation report as the security processor writes it (SEV
@@ -20,7 +22,7 @@ const (
 // parseReport cuts a report out of a longer answer. It looks at nothing in it.
 func parseReport(raw []byte) (snpReport, error) {
 	if len(raw) < reportSize {
-		return nil, fmt.Errorf("report of %d bytes is too short: %w", len(raw), errdefs.ErrInvalidArgument)
+		return nil, evidence.DriverReply.Wrap(fmt.Errorf("report of %d bytes is too short: %w", len(raw), errdefs.ErrInvalidArgument))
 	}
 	return snpReport(raw[:reportSize]), nil
 }
@@ -90,11 +92,11 @@ type snpVersion struct {
 // telling this guest why, and takes the report apart.
 func (r snpReport) fields(in [64]byte) (*snpFields, error) {
 	if err := r.check(in); err != nil {
-		return nil, err
+		return nil, evidence.PlatformUnsupported.Wrap(err)
 	}
 	tcb, err := tcbLayout(r[0x188], r[0x189])
 	if err != nil {
-		return nil, err
+		return nil, evidence.PlatformUnsupported.Wrap(err)
 	}
 	f := &snpFields{
 		Version: r.u32(0), GuestSVN: r.u32(4), Policy: r.u64(8),
@@ -125,7 +127,7 @@ func (r snpReport) check(in [64]byte) error {
 		return fmt.Errorf("report is for VMPL %d, verifiers accept 0 alone: %w", v, errdefs.ErrFailedPrecondition)
 	}
 	if [64]byte(r[0x50:]) != in {
-		return fmt.Errorf("report carries other report data: %w", errdefs.ErrDataLoss)
+		return evidence.DriverReply.Wrap(fmt.Errorf("report carries other report data: %w", errdefs.ErrDataLoss))
 	}
 	// The JSON form has no place for these bytes, so the signature would fail.
 	reserved := [][2]int{{0x4c, 0x50}, {0x18b, 0x1a0}, {0x1eb, 0x1ec}, {0x1ef, 0x1f0}, {0x208, reportSignature}, {reportSignature + 144, reportSize}}

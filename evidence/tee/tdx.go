@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/measure"
@@ -63,7 +64,7 @@ func (t *tdxGuest) collect(ctx context.Context, rd evidence.ReportData, recorded
 	}
 	log, err := t.host.eventLog(recorded)
 	if err != nil {
-		return evidence.Evidence{}, fmt.Errorf("collect tdx evidence: %w", err)
+		return evidence.Evidence{}, fmt.Errorf("collect tdx evidence: %w", evidence.DriverEventLog.Wrap(err))
 	}
 	data, err := json.Marshal(struct {
 		EventLog []byte `json:"cc_eventlog"` // standard base64, or null
@@ -77,13 +78,23 @@ func (t *tdxGuest) collect(ctx context.Context, rd evidence.ReportData, recorded
 func (t *tdxGuest) quote(ctx context.Context, in [64]byte) ([]byte, error) {
 	if t.host.reporter("tdx_guest") {
 		r, err := tsm.Get(t.host.reports, tsm.Request{Provider: "tdx_guest", In: in})
-		return r.Out, err
+		return r.Out, reportFault(err)
 	}
 	report, err := t.host.tdreport(in)
 	if err != nil {
 		return nil, err
 	}
-	return t.host.quoteOverVsock(ctx, report)
+	quote, err := t.host.quoteOverVsock(ctx, report)
+	return quote, evidence.EndorsementQuoting.Wrap(err)
+}
+
+// reportFault tells the host's quoting service, for which the kernel waits half
+// a minute, from the interface (drivers/virt/coco/tdx-guest).
+func reportFault(err error) error {
+	if errors.Is(err, unix.ETIMEDOUT) {
+		return evidence.EndorsementQuoting.Wrap(err)
+	}
+	return evidence.DriverConfigfs.Wrap(err)
 }
 
 // LaunchAnchor returns MRCONFIGID. A quote would show it too, but a quote
@@ -109,11 +120,11 @@ func (t *tdxGuest) LaunchAnchor(ctx context.Context) ([]byte, error) {
 func (t *tdxGuest) OpenLog(dir string) (*measure.Log, error) {
 	registers := measure.Files(t.host.root)
 	if _, err := registers.RTMR(measure.TDXRegisters - 1); err != nil {
-		return nil, err
+		return nil, evidence.DriverRegisters.Wrap(err)
 	}
 	log, err := measure.OpenLog(dir, measure.TDX(registers))
 	t.log = log
-	return log, err
+	return log, evidence.DriverEventLog.Wrap(err)
 }
 
 // ccel holds the event log that the ACPI table CCEL points to.

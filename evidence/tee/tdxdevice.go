@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coffer-cc/coffer/evidence"
 )
 
 // The report of the TDX module (Intel TDX Module ABI, TDREPORT_STRUCT).
@@ -29,12 +31,12 @@ const getReport0 = 3<<30 | unsafe.Sizeof(tdxReportReq{})<<16 | 'T'<<8 | 1
 func (h host) tdreport(in [64]byte) ([]byte, error) {
 	f, err := os.OpenFile(filepath.Join(h.root, "dev/tdx_guest"), os.O_RDWR, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open the TDX device (is the module tdx-guest loaded?): %w", err)
+		return nil, evidence.DriverDevice.Wrap(fmt.Errorf("open the TDX device (is the module tdx-guest loaded?): %w", err))
 	}
 	defer f.Close()
 	req := &tdxReportReq{reportData: in}
 	if err := h.ioctl(f.Fd(), getReport0, unsafe.Pointer(req)); err != nil {
-		return nil, fmt.Errorf("ask the TDX device for a report: %w", err)
+		return nil, evidence.DriverIoctl.Wrap(fmt.Errorf("ask the TDX device for a report: %w", err))
 	}
 	return req.tdreport[:], nil
 }

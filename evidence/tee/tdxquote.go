@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence"
 )
 
 // Sizes of a quote: a header, then a body, in version 5 with a type and a size
@@ -21,8 +23,11 @@ const (
 // checkQuote finds out early what a verifier would refuse without telling the
 // reason to this guest: it does not verify anything.
 func checkQuote(q []byte, in [64]byte) error {
+	if len(q) == 0 {
+		return evidence.EndorsementQuoting.Wrap(fmt.Errorf("the host gives an empty quote: %w", errdefs.ErrUnavailable))
+	}
 	if len(q) < quoteHeader+quoteBodyHead+quoteBody {
-		return fmt.Errorf("quote of %d bytes is too short: %w", len(q), errdefs.ErrInvalidArgument)
+		return evidence.DriverReply.Wrap(fmt.Errorf("quote of %d bytes is too short: %w", len(q), errdefs.ErrInvalidArgument))
 	}
 	body := quoteHeader
 	switch version := binary.LittleEndian.Uint16(q); version {
@@ -30,13 +35,13 @@ func checkQuote(q []byte, in [64]byte) error {
 	case 5:
 		body += quoteBodyHead
 	default:
-		return fmt.Errorf("quote has version %d, verifiers read 4 and 5: %w", version, errdefs.ErrNotImplemented)
+		return evidence.PlatformUnsupported.Wrap(fmt.Errorf("quote has version %d, verifiers read 4 and 5: %w", version, errdefs.ErrNotImplemented))
 	}
 	if t := binary.LittleEndian.Uint32(q[4:]); t != teeTypeTDX {
-		return fmt.Errorf("quote is of TEE type %#x and not of a TDX guest: %w", t, errdefs.ErrInvalidArgument)
+		return evidence.DriverReply.Wrap(fmt.Errorf("quote is of TEE type %#x and not of a TDX guest: %w", t, errdefs.ErrInvalidArgument))
 	}
 	if !bytes.Equal(q[body+bodyReportData:body+bodyReportData+64], in[:]) {
-		return fmt.Errorf("quote carries other report data: %w", errdefs.ErrDataLoss)
+		return evidence.DriverReply.Wrap(fmt.Errorf("quote carries other report data: %w", errdefs.ErrDataLoss))
 	}
 	return nil
 }

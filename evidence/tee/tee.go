@@ -47,7 +47,7 @@ func Detect(ds []Driver) (evidence.Collector, error) {
 	for i, d := range ds {
 		looked[i] = fmt.Sprintf("%s (%s)", d.Kind, d.Signs)
 	}
-	return nil, fmt.Errorf("no confidential platform among %s: %w", strings.Join(looked, ", "), errdefs.ErrNotFound)
+	return nil, evidence.PlatformNone.Wrap(fmt.Errorf("no confidential platform among %s: %w", strings.Join(looked, ", "), errdefs.ErrNotFound))
 }
 
 // Present reports whether this guest runs on any of the platforms.
@@ -70,11 +70,11 @@ func Select(name string, ds []Driver) (evidence.Collector, error) {
 	case found && string(d.Kind) == name:
 		return d.Open()
 	case found:
-		return nil, fmt.Errorf("platform %s is configured but this is %s: %w", name, d.Kind, errdefs.ErrFailedPrecondition)
+		return nil, evidence.PlatformWrong.Wrap(fmt.Errorf("platform %s is configured but this is %s: %w", name, d.Kind, errdefs.ErrFailedPrecondition))
 	case name == string(evidence.Sample):
 		return Sample(), nil
 	}
-	return nil, fmt.Errorf("platform %s is configured but not present: %w", name, errdefs.ErrFailedPrecondition)
+	return nil, evidence.PlatformNone.Wrap(fmt.Errorf("platform %s is configured but not present: %w", name, errdefs.ErrFailedPrecondition))
 }
 
 func find(ds []Driver) (Driver, bool) {

@@ -1,6 +1,10 @@
 package tee
 
-import "context"
+import (
+	"context"
+
+	"github.com/coffer-cc/coffer/evidence"
+)
 
 // turn lets one caller at a time ask a device.
 type turn chan struct{}
@@ -19,7 +23,7 @@ func ask[T any](ctx context.Context, t turn, f func() (T, error)) (T, error) {
 	select {
 	case t <- struct{}{}:
 	case <-ctx.Done():
-		return none, ctx.Err()
+		return none, evidence.DriverTimeout.Expired(ctx)
 	}
 	done := make(chan answer, 1)
 	go func() {
@@ -31,6 +35,6 @@ func ask[T any](ctx context.Context, t turn, f func() (T, error)) (T, error) {
 	case a := <-done:
 		return a.v, a.err
 	case <-ctx.Done():
-		return none, ctx.Err()
+		return none, evidence.DriverTimeout.Expired(ctx)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/resource"
 	"github.com/coffer-cc/coffer/evidence/secret"
 )
@@ -100,9 +101,16 @@ func (h handler) resource(w http.ResponseWriter, r *http.Request, path string) {
 	_, _ = w.Write(b)
 }
 
-// reason puts an error into a few fixed words: a container learns what to do
-// and nothing about the way there.
+// reason puts an error into a few fixed words and its code: a container learns
+// what to do and nothing about the way there.
 func reason(err error) string {
+	if code := evidence.CodeOf(err); code != "" {
+		return class(err) + " (" + string(code) + ")"
+	}
+	return class(err)
+}
+
+func class(err error) string {
 	switch {
 	case errdefs.IsPermissionDenied(err):
 		return "resource denied by the key broker"

@@ -176,7 +176,7 @@ func TestServeThroughTheBroker(t *testing.T) {
 		refuse bool
 		status int
 		body   string
-	}{{false, 200, "contents"}, {true, 500, "resource denied by the key broker"}} {
+	}{{false, 200, "contents"}, {true, 500, "resource denied by the key broker (policy/denied)"}} {
 		k.Broker.SetRefuse(want.refuse)
 		resp, err := http.Get(url + "/cdh/resource/default/key/1")
 		if err != nil {

@@ -82,3 +82,16 @@ type Collector interface {
 type Anchored interface {
 	LaunchAnchor(ctx context.Context) ([]byte, error)
 }
+
+// Extendable is a Collector whose platform has instead a register that is zero
+// after a reset of the machine and can only be extended: PCR 8 of a TPM. There
+// the guest itself puts the digest of the initdata, once and before anything in
+// the document takes effect; whoever runs before could have used it up, but not
+// have set it. A digest d makes it SHA-256(register ‖ d).
+type Extendable interface {
+	ReadAnchor(ctx context.Context) ([32]byte, error)
+	ExtendAnchor(ctx context.Context, digest [32]byte) error
+	// AnchorBinds tells whether hardware keeps the register from the host. Of a
+	// TPM that the host itself runs, the anchor proves nothing.
+	AnchorBinds() bool
+}

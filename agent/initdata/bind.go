@@ -20,11 +20,17 @@ type Anchor interface {
 
 // Binding is how a document is told from a forged one.
 type Binding struct {
-	// Anchor is nil on a platform that has none. There a document can be the
-	// host's own as well as the owner's.
+	// Anchor is nil on a platform that has none, and so is Extend. Without
+	// either a document can be the host's own as well as the owner's.
 	Anchor Anchor
+	Extend ExtendAnchor // where there is no Anchor
 	// AllowUnbound accepts such a document. Only the image may say so.
 	AllowUnbound bool
+}
+
+// Bound reports whether hardware vouches for a document that Load returns.
+func (b Binding) Bound() bool {
+	return b.Anchor != nil || b.Extend != nil && b.Extend.AnchorBinds()
 }
 
 // algorithms are those that a document may name.
@@ -43,6 +49,18 @@ var algorithms = []string{"sha256", "sha384", "sha512"}
 //	any        unreadable refused
 //	none       no such    nil
 //	there      no such    the document with AllowUnbound, else refused
+//
+// Where the register is one to extend, Load does that before it parses. It works
+// once after a reset of the machine, since the register is not zero then:
+//
+//	document   register   outcome
+//	none       zero       nil, and it stays zero
+//	there      zero       extended with the SHA-256 digest, then the document,
+//	                      which must name sha256
+//	there      zero       of the host's own TPM: the same with AllowUnbound, else refused
+//	any        other      refused: somebody was here before
+//	any        unreadable refused
+//	there      differs    after the extension: refused
 func Load(ctx context.Context, devRoot string, b Binding) (*initdata.Document, error) {
 	raw, device, err := Find(ctx, devRoot)
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
@@ -53,6 +71,9 @@ func Load(ctx context.Context, devRoot string, b Binding) (*initdata.Document, e
 
 // admit decides over the text that was found on device, "" for none.
 func (b Binding) admit(ctx context.Context, raw []byte, device string) (*initdata.Document, error) {
+	if b.Anchor == nil && b.Extend != nil {
+		return b.extend(ctx, raw, device)
+	}
 	register, err := b.register(ctx)
 	if err != nil {
 		return nil, err

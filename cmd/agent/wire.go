@@ -66,6 +66,9 @@ func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
 	if a, ok := p.platform.(evidence.Anchored); ok {
 		binding.Anchor = a
 	}
+	if a, ok := p.platform.(evidence.Extendable); ok {
+		binding.Extend = a
+	}
 	doc, err := initdata.Load(ctx, "/dev", binding)
 	if err != nil {
 		return nil, initdataFault(err)
@@ -73,7 +76,7 @@ func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
 	if doc == nil {
 		return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
 	}
-	if p.bound = binding.Anchor != nil; !p.bound {
+	if p.bound = binding.Bound(); !p.bound {
 		slog.WarnContext(ctx, "initdata is not bound to hardware, as the image allows")
 	}
 	slog.InfoContext(ctx, "initdata", "algorithm", doc.Algorithm, "digest", fmt.Sprintf("%x", doc.Digest()))

@@ -36,25 +36,31 @@ type hardware struct {
 	tsm    *evidencetest.TSM
 	trust  verify.Options
 	anchor func(digest []byte) // what the guest is launched with
+	debug  func()              // launch as a guest that its host can look into
 	files  func(t *testing.T)  // further files of the kernel
+	start  func(*exec.Cmd) error
 }
 
 var measured = [48]byte{0xc0, 0xff, 0xe5}
 
-func snpHardware(t *testing.T) *hardware {
-	p := evidencetest.NewSNP(t)
+func snpHardware(t *testing.T) *hardware { return snpLaunch(evidencetest.NewSNP(t)) }
+
+func snpLaunch(p *evidencetest.SNP) *hardware {
 	p.Measurement = measured
 	root, between := p.Roots()
 	return &hardware{
 		tsm:    &evidencetest.TSM{Provider: "sev_guest", Sign: p.Sign},
 		trust:  verify.Options{SNPRoots: []verify.SNPChain{{Product: "Milan", Kind: "VCEK", Root: root, Between: between}}},
 		anchor: func(digest []byte) { p.HostData = [32]byte(initdata.Pad(digest, 32)) },
+		debug:  func() { p.Debug = true },
 		files:  func(*testing.T) {},
+		start:  (*exec.Cmd).Start,
 	}
 }
 
-func tdxHardware(t *testing.T) *hardware {
-	p := evidencetest.NewTDX(t)
+func tdxHardware(t *testing.T) *hardware { return tdxLaunch(t, evidencetest.NewTDX(t)) }
+
+func tdxLaunch(t *testing.T, p *evidencetest.TDX) *hardware {
 	p.MRTD = measured
 	area := evidencetest.Fixture(t, "eventlog/ccel_data.dat.gz")
 	events, _, err := measure.CCEL(area)
@@ -68,10 +74,12 @@ func tdxHardware(t *testing.T) *hardware {
 		tsm:    &evidencetest.TSM{Provider: "tdx_guest", Sign: p.Sign},
 		trust:  verify.Options{TDXRoots: p.Roots()},
 		anchor: func(digest []byte) { p.MRConfigID = [48]byte(initdata.Pad(digest, 48)) },
+		debug:  func() { p.Debug = true },
 		files: func(t *testing.T) {
 			evidencetest.PutFiles(t, "/sys/firmware", map[string][]byte{"acpi/tables/data/CCEL": area})
 			evidencetest.PutFiles(t, "/sys/devices/virtual/misc", map[string][]byte{"tdx_guest/measurements/mrconfigid": p.MRConfigID[:]})
 		},
+		start: (*exec.Cmd).Start,
 	}
 }
 
@@ -93,7 +101,9 @@ func TestHardware(t *testing.T) {
 		t.Fatal(err)
 	}
 	agent := buildAgent(t)
-	for name, open := range map[string]func(*testing.T) *hardware{"snp": snpHardware, "tdx": tdxHardware} {
+	for name, open := range map[string]func(*testing.T) *hardware{
+		"snp": snpHardware, "tdx": tdxHardware, "snp by ioctl": snpByIoctl, "tdx by ioctl": tdxByIoctl,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Run("own document", func(t *testing.T) {
 				g := bootOn(t, agent, open(t), launch{disk: true, anchor: same})
@@ -107,6 +117,15 @@ func TestHardware(t *testing.T) {
 			})
 			t.Run("measurement that the owner does not want", func(t *testing.T) {
 				g := bootOn(t, agent, open(t), launch{disk: true, anchor: same, demand: [48]byte{1}})
+				g.wantServing()
+				if code, body := g.secret(); code == http.StatusOK || !strings.Contains(body, "denied by the key broker") {
+					t.Errorf("the key: %d %q", code, body)
+				}
+			})
+			t.Run("debug guest", func(t *testing.T) {
+				hw := open(t)
+				hw.debug()
+				g := bootOn(t, agent, hw, launch{disk: true, anchor: same})
 				g.wantServing()
 				if code, body := g.secret(); code == http.StatusOK || !strings.Contains(body, "denied by the key broker") {
 					t.Errorf("the key: %d %q", code, body)
@@ -143,7 +162,8 @@ type machineOf struct {
 	t       *testing.T
 	hw      *hardware
 	address string
-	log     *bytes.Buffer
+	process *os.Process
+	log     *bytes.Buffer // to be read when it has ended
 	done    chan error
 }
 
@@ -191,21 +211,28 @@ func startAgent(t *testing.T, agent string, hw *hardware, more ...string) *machi
 	cmd := exec.Command(agent, "--config", config)
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = m.log, m.log
-	if err := cmd.Start(); err != nil {
+	if err := hw.start(cmd); err != nil {
 		t.Fatal(err)
 	}
+	m.process = cmd.Process
 	go func() { m.done <- cmd.Wait() }()
 	t.Cleanup(func() {
-		if err := cmd.Process.Signal(unix.SIGTERM); err == nil {
-			<-m.done
-		} else if !errors.Is(err, os.ErrProcessDone) {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the agent said:\n%s", m.log)
+		if said := m.end(); t.Failed() {
+			t.Logf("the agent said:\n%s", said)
 		}
 	})
 	return m
+}
+
+// end ends the agent and returns what it said.
+func (m *machineOf) end() string {
+	if err := m.process.Signal(unix.SIGTERM); err == nil {
+		err = <-m.done
+		m.done <- err
+	} else if !errors.Is(err, os.ErrProcessDone) {
+		m.t.Error(err)
+	}
+	return m.log.String()
 }
 
 // check asks for health as a shim does, until there is an answer.

@@ -148,7 +148,8 @@ func (s *SNP) Ioctl(command uintptr, request any) (uintptr, error) {
 		return 0, errors.ErrUnsupported
 	}
 	report, err := s.Report(plain.ReportData)
-	copy(r.RespData.(*linuxabi.SnpReportRespABI).Data[:], report)
+	resp := r.RespData.(*linuxabi.SnpReportRespABI)
+	resp.ReportSize = uint32(copy(resp.Data[:], report))
 	return 0, err
 }
 

@@ -83,7 +83,7 @@ func FuzzCertTable(f *testing.F) {
 }
 
 func FuzzQGSReply(f *testing.F) {
-	f.Add(qgsAnswer([]byte("quote")))
+	f.Add(evidencetest.QGSAnswer([]byte("quote")))
 	f.Add([]byte{0, 0, 0, 24})
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		if quote, err := qgsReply(bytes.NewReader(answer)); err == nil && len(quote) > len(answer) {

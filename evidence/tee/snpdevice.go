@@ -52,14 +52,19 @@ func (h host) snpReport(in [64]byte, certs bool) (raw, table []byte, err error) 
 	}
 	defer d.Close()
 	plain := linuxabi.SnpReportReqABI{ReportData: in} // for VMPL 0, which verifiers demand
+	var refusal error
 	if certs {
 		ext := &linuxabi.SnpExtendedReportReq{Data: plain, Certs: make([]byte, certsSize), CertsLength: certsSize}
-		if raw, err = snpRequest(d, linuxabi.IocSnpGetExtendedReport, ext); err == nil {
+		if raw, refusal = snpRequest(d, linuxabi.IocSnpGetExtendedReport, ext); refusal == nil {
 			return raw, ext.Certs, nil
 		}
 	}
-	raw, err = snpRequest(d, linuxabi.IocSnpGetReport, &plain)
-	return raw, nil, err
+	if raw, err = snpRequest(d, linuxabi.IocSnpGetReport, &plain); err != nil {
+		// After an error of the firmware the driver answers nothing else, so
+		// that the first error is the one that tells.
+		return nil, nil, errors.Join(refusal, err)
+	}
+	return raw, nil, nil
 }
 
 func snpRequest(d snpDevice, command uintptr, req linuxabi.BinaryConvertible) ([]byte, error) {
@@ -68,5 +73,5 @@ func snpRequest(d snpDevice, command uintptr, req linuxabi.BinaryConvertible) ([
 	if _, err := d.Ioctl(command, r); err != nil {
 		return nil, evidence.DriverIoctl.Wrap(fmt.Errorf("ask the SNP device for a report (firmware error %#x): %w", r.FwErr, err))
 	}
-	return resp.Data[:], nil
+	return resp.Data[:min(int(resp.ReportSize), len(resp.Data))], nil
 }

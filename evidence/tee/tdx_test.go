@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -42,16 +40,14 @@ func tdxOnConfigfs(t *testing.T, p *evidencetest.TDX) *tdxGuest {
 	}}
 }
 
-// module answers as /dev/tdx_guest does: with a report of the TDX module over
-// the report data.
+// module answers as /dev/tdx_guest does.
 func module(p *evidencetest.TDX) func(fd, command uintptr, arg unsafe.Pointer) error {
 	return func(_, command uintptr, arg unsafe.Pointer) error {
-		if command != 0xc4405401 {
+		if command != evidencetest.TDXGetReport0 {
 			return unix.ENOTTY
 		}
 		req := (*tdxReportReq)(arg)
-		copy(req.tdreport[128:], req.reportData[:])
-		copy(req.tdreport[tdreportConfigID:], p.MRConfigID[:])
+		copy(req.tdreport[:], p.Report(req.reportData))
 		return nil
 	}
 }
@@ -59,38 +55,18 @@ func module(p *evidencetest.TDX) func(fd, command uintptr, arg unsafe.Pointer) e
 // qgs is a quoting service, on the other end of a pipe.
 func qgs(t *testing.T, p *evidencetest.TDX, answer func(quote []byte) []byte) QGSDialer {
 	return func(_ context.Context, port uint32) (net.Conn, error) {
-		if port != 4050 {
+		if port != evidencetest.QGSPort {
 			t.Errorf("port %d", port)
 		}
 		guest, service := net.Pipe()
 		go func() {
 			defer service.Close()
-			m := make([]byte, 4+24+tdreportSize)
-			if _, err := io.ReadFull(service, m); err != nil {
-				t.Error(err)
-				return
-			}
-			if binary.BigEndian.Uint32(m) != 24+tdreportSize || binary.LittleEndian.Uint32(m[12:]) != 24+tdreportSize || binary.LittleEndian.Uint32(m[20:]) != tdreportSize {
-				t.Errorf("request %x", m[:28])
-			}
-			quote, err := p.Quote([64]byte(m[28+128:]))
-			if err != nil {
+			if err := p.ServeQGS(service, answer); err != nil {
 				t.Error(err)
 			}
-			_, _ = service.Write(answer(quote)) // a guest may hang up early
 		}()
 		return guest, nil
 	}
-}
-
-func qgsAnswer(quote []byte) []byte {
-	m := binary.LittleEndian.AppendUint16(nil, 1)
-	m = binary.LittleEndian.AppendUint16(m, 0)
-	for _, v := range []uint32{1, uint32(24 + len(quote)), 0, 0, uint32(len(quote))} {
-		m = binary.LittleEndian.AppendUint32(m, v)
-	}
-	m = append(m, quote...)
-	return append(binary.BigEndian.AppendUint32(nil, uint32(len(m))), m...)
 }
 
 func tdxOnDevice(t *testing.T, p *evidencetest.TDX) *tdxGuest {
@@ -98,7 +74,7 @@ func tdxOnDevice(t *testing.T, p *evidencetest.TDX) *tdxGuest {
 	root := t.TempDir()
 	put(t, root, "dev/tdx_guest", nil)
 	return &tdxGuest{turn: newTurn(), host: host{
-		root: root, reports: &evidencetest.TSM{}, ioctl: module(p), qgs: qgs(t, p, qgsAnswer),
+		root: root, reports: &evidencetest.TSM{}, ioctl: module(p), qgs: qgs(t, p, evidencetest.QGSAnswer),
 	}}
 }
 
@@ -203,10 +179,10 @@ func TestQGSRefusals(t *testing.T) {
 	for name, answer := range map[string]func([]byte) []byte{
 		"nothing":     func([]byte) []byte { return nil },
 		"endless":     func([]byte) []byte { return []byte{0xff, 0xff, 0xff, 0xff} },
-		"short":       func(q []byte) []byte { return qgsAnswer(q)[:100] },
-		"error":       func(q []byte) []byte { a := qgsAnswer(q); a[4+12] = 1; return a },
-		"other kind":  func(q []byte) []byte { a := qgsAnswer(q); a[4+4] = 3; return a },
-		"id too long": func(q []byte) []byte { a := qgsAnswer(q); copy(a[4+16:], "\xff\xff\xff\xff"); return a },
+		"short":       func(q []byte) []byte { return evidencetest.QGSAnswer(q)[:100] },
+		"error":       func(q []byte) []byte { a := evidencetest.QGSAnswer(q); a[4+12] = 1; return a },
+		"other kind":  func(q []byte) []byte { a := evidencetest.QGSAnswer(q); a[4+4] = 3; return a },
+		"id too long": func(q []byte) []byte { a := evidencetest.QGSAnswer(q); copy(a[4+16:], "\xff\xff\xff\xff"); return a },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := evidencetest.NewTDX(t)

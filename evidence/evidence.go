@@ -73,6 +73,14 @@ type Collector interface {
 	Collect(ctx context.Context, rd ReportData) (Evidence, error)
 }
 
+// Challenged is a Collector whose platform answers the challenge of the
+// verifier itself, so that it needs the text of it beside the report data: that
+// of Secure Execution holds a request that only the firmware can read. Collect
+// of such a platform has no request to answer and fails.
+type Challenged interface {
+	CollectFor(ctx context.Context, challenge string, rd ReportData) (Evidence, error)
+}
+
 // Anchored is a Collector whose platform has a register that was filled when
 // the guest was launched and cannot change afterwards: HOST_DATA of SNP,
 // MRCONFIGID of TDX. The host puts the digest of the initdata there, cut or

@@ -2,6 +2,7 @@ package kbs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -18,8 +19,9 @@ import (
 // protocolVersion is matched exactly by the broker; there is no negotiation.
 const protocolVersion = "0.4.0"
 
-// maxNonce bounds the challenge; brokers send 44 characters.
-const maxNonce = 4096
+// maxNonce bounds the challenge. Brokers send 44 characters, and to Secure
+// Execution a request that grows with the number of machines it is for.
+const maxNonce = 64 << 10
 
 // authRequest opens a handshake.
 type authRequest struct {
@@ -37,6 +39,8 @@ type extraParams struct {
 type challenge struct {
 	Nonce       string          `json:"nonce"`
 	ExtraParams json.RawMessage `json:"extra-params"`
+
+	unselected string // the algorithm where the broker selects none; "" is sha384
 }
 
 // runtimeData is what the evidence is bound to.
@@ -87,6 +91,9 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 	}
 	if auth.cookie == "" {
 		return nil, malformed(evidence.TransportReply, "challenge without a session")
+	}
+	if kind == evidence.SE { // Trustee takes it whether it has said so or not
+		ch.unselected = "sha512"
 	}
 	key, err := c.newKey()
 	if err != nil {
@@ -140,7 +147,7 @@ func (c *Client) evidence(ctx context.Context, ch challenge, key publicKey) (*at
 	if err != nil {
 		return nil, err
 	}
-	e, err := c.config.Collector.Collect(ctx, rd)
+	e, err := c.collect(ctx, ch.Nonce, rd)
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}
@@ -150,6 +157,14 @@ func (c *Client) evidence(ctx context.Context, ch challenge, key publicKey) (*at
 		req.InitData = &initData{Format: "toml", Body: string(c.config.InitData)}
 	}
 	return req, nil
+}
+
+// collect asks the platform, which may have to answer the challenge itself.
+func (c *Client) collect(ctx context.Context, challenge string, rd evidence.ReportData) (evidence.Evidence, error) {
+	if answers, ok := c.config.Collector.(evidence.Challenged); ok {
+		return answers.CollectFor(ctx, challenge, rd)
+	}
+	return c.config.Collector.Collect(ctx, rd)
 }
 
 // post sends v as JSON.
@@ -180,8 +195,8 @@ func plain(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// bind hashes v with the algorithm that the challenge selects, SHA-384 without
-// a selection.
+// bind hashes v with the algorithm that the challenge selects, or else with the
+// platform's own.
 func bind(ch challenge, v any) ([]byte, error) {
 	text, err := canonical(v)
 	if err != nil {
@@ -195,7 +210,7 @@ func bind(ch challenge, v any) ([]byte, error) {
 			return nil, malformed(evidence.TransportReply, "extra parameters")
 		}
 	}
-	name := "sha384"
+	name := cmp.Or(ch.unselected, "sha384")
 	if extra.Selected != nil {
 		name = strings.ToLower(*extra.Selected)
 	}
@@ -210,7 +225,7 @@ func bind(ch challenge, v any) ([]byte, error) {
 		sum := sha512.Sum512(text)
 		return sum[:], nil
 	}
-	return nil, malformed(evidence.TransportReply, "hash algorithm")
+	return nil, malformed(evidence.TransportReply, fmt.Sprintf("hash algorithm %.16q", name))
 }
 
 // canonical encodes v as RFC 8785 wants it, provided that texts are plain, and

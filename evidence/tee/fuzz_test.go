@@ -3,6 +3,8 @@ package tee
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
@@ -96,4 +98,29 @@ func FuzzCheckQuote(f *testing.F) {
 	f.Add(evidencetest.Fixture(f, "tdx/tdx_quote_4.dat"))
 	f.Add(evidencetest.Fixture(f, "tdx/tdx_quote_5.dat"))
 	f.Fuzz(func(_ *testing.T, q []byte) { _ = checkQuote(q, [64]byte{}) })
+}
+
+// FuzzSERequest hands whatever passes for a request to the ultravisor.
+func FuzzSERequest(f *testing.F) {
+	uv := evidencetest.NewUltravisor(f)
+	challenge, _ := uv.Challenge()
+	f.Add(challenge)
+	f.Add(`{"request_blob":"AA==","measurement_size":1,"additional_size":32768,"encr_measurement_key":"AA==","encr_request_nonce":"AA==","image_hdr_tags":"AA=="}`)
+	root := f.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "dev"), 0o755); err != nil {
+		f.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "dev/uv"), nil, 0o600); err != nil {
+		f.Fatal(err)
+	}
+	h := host{root: root, ioctl: uv.Ioctl}
+	f.Fuzz(func(t *testing.T, text string) {
+		req, err := parseSERequest(text)
+		if err != nil {
+			return
+		}
+		if m, err := h.measureUV(req, [64]byte{}); err == nil && len(m.measurement) != int(req.Measurement) {
+			t.Errorf("%d bytes of measurement for %d", len(m.measurement), req.Measurement)
+		}
+	})
 }

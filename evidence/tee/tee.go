@@ -6,6 +6,7 @@ package tee
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,7 +96,7 @@ type host struct {
 	openSNP func(path string) (snpDevice, error)
 }
 
-func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp()} }
+func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp(), h.se()} }
 
 // opens reports whether the device below root is there, which a node alone does
 // not show: without its driver it fails to open. One that is busy or that may
@@ -118,6 +119,17 @@ func (h host) exists(paths ...string) bool {
 		}
 	}
 	return false
+}
+
+// says reports whether the file below root holds the word.
+func (h host) says(path, word string) bool {
+	f, err := os.Open(filepath.Join(h.root, path))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	b, _ := io.ReadAll(io.LimitReader(f, 64))
+	return strings.TrimSpace(string(b)) == word
 }
 
 // reporter reports whether the kernel's report interface is served by name.

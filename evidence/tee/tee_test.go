@@ -47,6 +47,8 @@ func TestDetect(t *testing.T) {
 		{"snp device", "", []string{"dev/sev-guest"}, evidence.SNP},
 		{"snp without driver", "", []string{"sys/devices/platform/sev-guest"}, evidence.SNP},
 		{"snp provider", "sev_guest", nil, evidence.SNP},
+		{"se guest", "", []string{"sys/firmware/uv/prot_virt_guest=1\n"}, evidence.SE},
+		{"se host", "", []string{"sys/firmware/uv/prot_virt_guest=0\n", "dev/uv"}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -96,7 +96,7 @@ type host struct {
 	openSNP func(path string) (snpDevice, error)
 }
 
-func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp(), h.se()} }
+func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp(), h.cca(), h.se()} }
 
 // opens reports whether the device below root is there, which a node alone does
 // not show: without its driver it fails to open. One that is busy or that may

@@ -40,7 +40,9 @@ func TestDetect(t *testing.T) {
 	}{
 		{"nothing", "", nil, ""},
 		{"other processor", "", []string{"proc/cpuinfo=flags\t\t: fpu tdx_guestish\n"}, ""},
-		{"other provider", "arm_cca_guest", nil, ""},
+		{"other provider", "somebody_guest", nil, ""},
+		{"cca provider", "arm_cca_guest", nil, evidence.CCA},
+		{"cca without driver", "", []string{"sys/devices/platform/arm-cca-dev"}, evidence.CCA},
 		{"tdx device", "", []string{"dev/tdx_guest"}, evidence.TDX},
 		{"tdx provider", "tdx_guest", nil, evidence.TDX},
 		{"tdx without driver", "", []string{"proc/cpuinfo=processor\t: 0\nflags\t\t: fpu tdx_guest sse\n"}, evidence.TDX},

@@ -67,7 +67,7 @@ func (c *ccaRealm) LaunchAnchor(ctx context.Context) ([]byte, error) {
 func (c *ccaRealm) token(ctx context.Context, challenge [64]byte) ([]byte, cca.Realm, error) {
 	token, err := ask(ctx, c.turn, func() ([]byte, error) {
 		r, err := tsm.Get(c.host.reports, tsm.Request{Provider: ccaProvider, In: challenge})
-		return r.Out, err
+		return r.Out, evidence.DriverConfigfs.Wrap(err)
 	})
 	if err != nil {
 		return nil, cca.Realm{}, err
@@ -76,5 +76,5 @@ func (c *ccaRealm) token(ctx context.Context, challenge [64]byte) ([]byte, cca.R
 	if err == nil && realm.Challenge != challenge {
 		err = fmt.Errorf("the token is for another challenge: %w", errdefs.ErrDataLoss)
 	}
-	return token, realm, err
+	return token, realm, evidence.DriverReply.Wrap(err)
 }

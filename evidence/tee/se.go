@@ -98,7 +98,7 @@ func parseSERequest(challenge string) (seRequest, error) {
 func (s *seGuest) CollectFor(ctx context.Context, challenge string, rd evidence.ReportData) (evidence.Evidence, error) {
 	req, err := parseSERequest(challenge)
 	if err != nil {
-		return evidence.Evidence{}, fmt.Errorf("collect se evidence: %w", err)
+		return evidence.Evidence{}, evidence.TransportReply.Wrap(fmt.Errorf("collect se evidence: %w", err))
 	}
 	user := rd.Padded()
 	m, err := ask(ctx, s.turn, func() (uvMeasurement, error) { return s.host.measureUV(req, user) })

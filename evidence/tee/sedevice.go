@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/coffer-cc/coffer/evidence"
 )
 
 // uvioCB is struct uvio_ioctl_cb of the s390 kernel's asm/uvdevice.h. Addresses
@@ -59,7 +61,7 @@ type uvMeasurement struct {
 func (h host) measureUV(req seRequest, user [64]byte) (m uvMeasurement, err error) {
 	f, err := os.OpenFile(filepath.Join(h.root, "dev/uv"), os.O_RDWR, 0)
 	if err != nil {
-		return m, fmt.Errorf("open the ultravisor device (is the module uvdevice loaded?): %w", err)
+		return m, evidence.DriverDevice.Wrap(fmt.Errorf("open the ultravisor device (is the module uvdevice loaded?): %w", err))
 	}
 	defer f.Close()
 	m.measurement, m.additional = make([]byte, req.Measurement), make([]byte, req.Additional)
@@ -70,17 +72,17 @@ func (h host) measureUV(req seRequest, user [64]byte) (m uvMeasurement, err erro
 	copy(arg.userData[:], user[:])
 	cb := &uvioCB{argument: unsafe.Pointer(arg), argumentLen: uint32(unsafe.Sizeof(*arg))}
 	if err := h.ioctl(f.Fd(), uvioATT, unsafe.Pointer(cb)); err != nil {
-		return m, fmt.Errorf("ask the ultravisor for a measurement: %w", err)
+		return m, evidence.DriverIoctl.Wrap(fmt.Errorf("ask the ultravisor for a measurement: %w", err))
 	}
 	if cb.rc != uvOK {
 		why, known := uvFaults[cb.rc]
 		if !known {
 			why = "it refuses"
 		}
-		return m, fmt.Errorf("ask the ultravisor for a measurement: %s (codes %#x, %#x): %w", why, cb.rc, cb.rrc, errdefs.ErrFailedPrecondition)
+		return m, evidence.DriverReply.Wrap(fmt.Errorf("ask the ultravisor for a measurement: %s (codes %#x, %#x): %w", why, cb.rc, cb.rrc, errdefs.ErrFailedPrecondition))
 	}
 	if arg.additionalLen > req.Additional {
-		return m, fmt.Errorf("ask the ultravisor for a measurement: %d bytes of additional data in %d: %w", arg.additionalLen, req.Additional, errdefs.ErrDataLoss)
+		return m, evidence.DriverReply.Wrap(fmt.Errorf("ask the ultravisor for a measurement: %d bytes of additional data in %d: %w", arg.additionalLen, req.Additional, errdefs.ErrDataLoss))
 	}
 	m.additional, m.configUID = m.additional[:arg.additionalLen], arg.configUID
 	return m, nil

@@ -42,7 +42,8 @@ func (a *app) kbsServeCommand() *cobra.Command {
 		Short: "Run the development key broker",
 		Long: "Run the development key broker until it is interrupted. It serves the files\n" +
 			"DIR/repository/type/tag to guests that attest: with evidence of TDX or SEV-SNP\n" +
-			"that verifies against the vendors' roots, or with sample evidence where that is\n" +
+			"that verifies against the vendors' roots, also below Azure's paravisor; of a TPM\n" +
+			"whose key a rule names; or with sample evidence where that is\n" +
 			"allowed. It is not for production: use Trustee there. With port 0 it picks one;\n" +
 			"the URL is printed once it listens.\n\n" +
 			"In the file of --rules the first table whose path fits decides, and a resource\n" +
@@ -53,6 +54,8 @@ func (a *app) kbsServeCommand() *cobra.Command {
 			"  measurement = [\"<hex>\"]     # of SNP, or MRTD of TDX\n" +
 			"  initdata = [\"<hex>\"]        # digest; agent-ctl initdata build prints it\n" +
 			"  rtmr = { 1 = \"<hex>\" }      # of TDX\n" +
+			"  pcr = { 8 = \"<hex>\" }       # of a TPM\n" +
+			"  ak = [\"<hex>\"]              # SHA-256 of a plain TPM's key, which needs it\n" +
 			"  debug = false               # true also serves debug guests",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -79,8 +79,11 @@ var edge = map[string][]string{
 		"evidence/tee",    // of it only the layout of the device's requests
 		"evidence/verify", // not linked into the agent
 	},
-	"github.com/google/go-tdx-guest":  {"evidence/verify"}, // not linked into the agent
-	"github.com/google/go-tpm":        {"evidence/tpm"},
+	"github.com/google/go-tdx-guest": {"evidence/verify"}, // not linked into the agent
+	"github.com/google/go-tpm": {
+		"evidence/tpm",
+		"evidence/verify", // of it the structures; not linked into the agent
+	},
 	"github.com/docker/distribution":  {"imagepull/registry"},
 	"github.com/moby/sys/mountinfo":   {"mount"},
 	"github.com/moby/sys/user":        {"agent/ocispec"},

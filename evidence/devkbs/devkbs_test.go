@@ -65,6 +65,11 @@ const authBody = `{"version":"0.4.0","tee":"sample","extra-params":""}`
 
 func newGuest(t testing.TB, s http.Handler) *guest {
 	t.Helper()
+	return guestOn(t, s, authBody)
+}
+
+func guestOn(t testing.TB, s http.Handler, auth string) *guest {
+	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +83,7 @@ func newGuest(t testing.TB, s http.Handler) *guest {
 		"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW",
 		"x": enc.EncodeToString(point[1:33]), "y": enc.EncodeToString(point[33:]),
 	}}
-	w := do(s, "POST", "auth", "", authBody)
+	w := do(s, "POST", "auth", "", auth)
 	var ch struct {
 		Nonce string
 		Extra *string `json:"extra-params"`

@@ -8,13 +8,13 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
 	"github.com/containerd/errdefs"
 
 	"github.com/coffer-cc/coffer/evidence"
-	"github.com/coffer-cc/coffer/evidence/initdata"
 	"github.com/coffer-cc/coffer/evidence/verify"
 )
 
@@ -30,18 +30,27 @@ type Rules []Rule
 type Rule struct {
 	// Path is a pattern of path.Match over repository/type/tag.
 	Path string `toml:"path"`
-	// TEE are the platforms, tdx, snp or sample.
+	// TEE are the platforms, as in kinds.
 	TEE []evidence.Kind `toml:"tee"`
-	// Measurement are launch measurements of SNP or MRTDs of TDX, in hex.
+	// Measurement are launch measurements of SNP or MRTDs of TDX, in hex; on
+	// Azure they are those of the paravisor.
 	Measurement []string `toml:"measurement"`
 	// InitData are digests of initdata, in hex, in whatever length their
 	// algorithm has.
 	InitData []string `toml:"initdata"`
 	// RTMR are runtime registers of TDX by number, in hex.
 	RTMR map[string]string `toml:"rtmr"`
+	// PCR are registers of a TPM by number, in hex.
+	PCR map[string]string `toml:"pcr"`
+	// AK are keys of plain TPMs: the SHA-256 of the SubjectPublicKeyInfo, in hex.
+	// Nothing else vouches for such a TPM, so without it one gets nothing.
+	AK []string `toml:"ak"`
 	// Debug also accepts guests whose memory the host may read.
 	Debug bool `toml:"debug"`
 }
+
+// kinds are the platforms that a rule may name.
+var kinds = []evidence.Kind{evidence.TDX, evidence.SNP, evidence.AzTDX, evidence.AzSNP, evidence.TPM, evidence.Sample}
 
 // ReadRules reads a TOML file. What it does not know or understand wraps
 // errdefs.ErrInvalidArgument: a misspelt condition would not be asked for.
@@ -93,8 +102,8 @@ func (r Rule) check() error {
 		return errors.New("path is not a pattern of the form repository/type/tag")
 	}
 	for _, k := range r.TEE {
-		if !slices.Contains([]evidence.Kind{evidence.TDX, evidence.SNP, evidence.Sample}, k) {
-			return fmt.Errorf("tee %q is not tdx, snp or sample", k)
+		if !slices.Contains(kinds, k) {
+			return fmt.Errorf("tee %q is not one of %v", k, kinds)
 		}
 	}
 	for _, m := range r.Measurement {
@@ -110,6 +119,21 @@ func (r Rule) check() error {
 	for n, v := range r.RTMR {
 		if b, err := hex.DecodeString(v); err != nil || len(b) != 48 || !slices.Contains([]string{"0", "1", "2", "3"}, n) {
 			return errors.New("rtmr is not a register from 0 to 3 with 48 bytes in hex")
+		}
+	}
+	return r.checkTPM()
+}
+
+func (r Rule) checkTPM() error {
+	for n, v := range r.PCR {
+		i, err := strconv.ParseUint(n, 10, 8)
+		if b, err2 := hex.DecodeString(v); err != nil || err2 != nil || len(b) != 32 || i >= verify.PCRs || n != strconv.FormatUint(i, 10) {
+			return fmt.Errorf("pcr is not a register from 0 to %d with 32 bytes in hex", verify.PCRs-1)
+		}
+	}
+	for _, k := range r.AK {
+		if b, err := hex.DecodeString(k); err != nil || len(b) != 32 {
+			return errors.New("ak is not the SHA-256 of a key in hex")
 		}
 	}
 	return nil
@@ -134,14 +158,23 @@ func (r Rule) deny(st *verify.Statement) string {
 		return fmt.Sprintf("platform is %s", st.TEE)
 	case st.Debug && !r.Debug:
 		return "the guest is a debug guest: its host may read its memory"
-	case len(r.Measurement) > 0 && !slices.ContainsFunc(r.Measurement, same(st.Measurement[:])):
+	case st.HostControlled && !slices.ContainsFunc(r.AK, same(st.AK[:])):
+		return fmt.Sprintf("the TPM's key, which nothing vouches for, is %x", st.AK)
+	case len(r.AK) > 0 && !st.HostControlled:
+		return "the key is not that of a plain TPM"
+	case len(r.Measurement) > 0 && (st.HostControlled || !slices.ContainsFunc(r.Measurement, same(st.Measurement[:]))):
 		return fmt.Sprintf("measurement is %x", st.Measurement)
-	case len(r.InitData) > 0 && !slices.ContainsFunc(r.InitData, padded(st.InitData)):
+	case len(r.InitData) > 0 && !slices.ContainsFunc(r.InitData, launched(st)):
 		return fmt.Sprintf("initdata is %x", st.InitData)
 	}
 	for n, want := range r.RTMR {
-		if got := st.RTMR[n[0]-'0']; st.TEE != evidence.TDX || !same(got[:])(want) {
+		if got := st.RTMR[n[0]-'0']; st.TEE != evidence.TDX && st.TEE != evidence.AzTDX || !same(got[:])(want) {
 			return fmt.Sprintf("RTMR%s is %x", n, got)
+		}
+	}
+	for n, want := range r.PCR {
+		if i, err := strconv.Atoi(n); err != nil || i >= len(st.PCR) || !same(st.PCR[i][:])(want) {
+			return fmt.Sprintf("PCR %s is not what the rule wants", n)
 		}
 	}
 	return ""
@@ -151,10 +184,10 @@ func same(b []byte) func(string) bool {
 	return func(s string) bool { return strings.EqualFold(s, hex.EncodeToString(b)) }
 }
 
-// padded compares a digest the way it was put into the register.
-func padded(register []byte) func(string) bool {
+// launched compares a digest the way it was put into the register.
+func launched(st *verify.Statement) func(string) bool {
 	return func(s string) bool {
 		digest, err := hex.DecodeString(s)
-		return err == nil && len(register) > 0 && string(initdata.Pad(digest, len(register))) == string(register)
+		return err == nil && st.BootedWith(digest)
 	}
 }

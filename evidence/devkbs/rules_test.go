@@ -23,6 +23,10 @@ func TestParseRules(t *testing.T) {
 		"measurement":     {"[[resource]]\npath = \"*/*/*\"\nmeasurement = [\"abcd\"]\n", "48 bytes"},
 		"initdata":        {"[[resource]]\npath = \"*/*/*\"\ninitdata = [\"abcd\"]\n", "digest"},
 		"register":        {"[[resource]]\npath = \"*/*/*\"\nrtmr = { 4 = \"" + long + "\" }\n", "register"},
+		"TPM":             {"[[resource]]\npath = \"*/*/*\"\ntee = [\"tpm\", \"az-snp-vtpm\", \"az-tdx-vtpm\"]\nak = [\"" + long[:64] + "\"]\npcr = { 8 = \"" + long[:64] + "\" }\n", ""},
+		"PCR":             {"[[resource]]\npath = \"*/*/*\"\npcr = { 24 = \"" + long[:64] + "\" }\n", "from 0 to 23"},
+		"PCR's name":      {"[[resource]]\npath = \"*/*/*\"\npcr = { 08 = \"" + long[:64] + "\" }\n", "from 0 to 23"},
+		"key":             {"[[resource]]\npath = \"*/*/*\"\nak = [\"abcd\"]\n", "ak is not"},
 		"malformed":       {"[[resource]\n", "line 2"},
 		"of another type": {"resource = 1\n", "resource"},
 	} {

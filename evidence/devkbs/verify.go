@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/initdata"
@@ -22,10 +23,10 @@ func (s *Server) verify(tee evidence.Kind, data json.RawMessage, digest []byte, 
 	if err != nil {
 		return nil, refuseAttestation(err.Error())
 	}
-	if st.ReportData != [64]byte(initdata.Pad(digest, 64)) {
+	if !st.Carries(digest) {
 		return nil, refuseAttestation("REPORT_DATA is different from that in the evidence")
 	}
-	if doc != nil && !bytes.Equal(initdata.Pad(doc.Digest(), len(st.InitData)), st.InitData) {
+	if doc != nil && !st.BootedWith(doc.Digest()) {
 		return nil, refuseAttestation("init-data is not what the guest was launched with")
 	}
 	return st, nil
@@ -72,9 +73,18 @@ func claims(st *verify.Statement) map[string]any {
 		return c
 	}
 	c["report_data"] = hex.EncodeToString(st.ReportData[:])
-	c["measurement"] = hex.EncodeToString(st.Measurement[:])
 	c["init_data"] = hex.EncodeToString(st.InitData)
-	if st.TEE == evidence.TDX {
+	if st.PCR != nil {
+		pcrs := make(map[string]string, len(st.PCR))
+		for i, r := range st.PCR {
+			pcrs[fmt.Sprintf("pcr%02d", i)] = hex.EncodeToString(r[:])
+		}
+		c["tpm"] = pcrs
+	}
+	if !st.HostControlled {
+		c["measurement"] = hex.EncodeToString(st.Measurement[:])
+	}
+	if st.TEE == evidence.TDX || st.TEE == evidence.AzTDX {
 		rtmr := make([]string, len(st.RTMR))
 		for i, r := range st.RTMR {
 			rtmr[i] = hex.EncodeToString(r[:])

@@ -26,6 +26,9 @@ type File struct {
 const (
 	FormTDX    = "TDX evidence"
 	FormSNP    = "SNP evidence"
+	FormAzTDX  = "Azure TDX evidence"
+	FormAzSNP  = "Azure SNP evidence"
+	FormTPM    = "TPM evidence"
 	FormQuote  = "TDX quote"
 	FormReport = "SNP report"
 	FormLog    = "event log"
@@ -37,12 +40,10 @@ const (
 // errdefs.ErrNotImplemented.
 func Open(data []byte) (*File, error) {
 	text := bytes.TrimSpace(data)
-	var members map[string]json.RawMessage
+	if form := evidenceForm(text); form != "" {
+		return &File{Form: form, raw: text}, nil
+	}
 	switch {
-	case json.Unmarshal(text, &members) == nil && members["quote"] != nil:
-		return &File{Form: FormTDX, raw: text}, nil
-	case members["attestation_report"] != nil:
-		return &File{Form: FormSNP, raw: text}, nil
 	case bytes.Count(text, []byte(".")) == 2 && bytes.HasPrefix(text, []byte("eyJ")):
 		return openToken(string(text))
 	case len(data) > 8 && slices.Contains([]uint16{4, 5}, binary.LittleEndian.Uint16(data)) && binary.LittleEndian.Uint32(data[4:]) == teeTDX:
@@ -53,6 +54,31 @@ func Open(data []byte) (*File, error) {
 		return &File{Form: FormReport, raw: data[:reportSize]}, nil
 	}
 	return nil, unknown("file is no evidence that is known here")
+}
+
+// evidenceForm tells Trustee's JSON forms apart by their members, "" for
+// anything else.
+func evidenceForm(text []byte) string {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(text, &members) != nil {
+		return ""
+	}
+	for _, f := range []struct {
+		form    string
+		members []string
+	}{
+		{FormAzSNP, []string{"quote", "report"}}, // before it had versions
+		{FormAzSNP, []string{"tpm_quote", "vcek"}},
+		{FormAzTDX, []string{"tpm_quote", "td_quote"}},
+		{FormTPM, []string{"tpm_quote", "ak_public"}},
+		{FormTDX, []string{"quote"}},
+		{FormSNP, []string{"attestation_report"}},
+	} {
+		if !slices.ContainsFunc(f.members, func(m string) bool { return members[m] == nil }) {
+			return f.form
+		}
+	}
+	return ""
 }
 
 func openToken(text string) (*File, error) {
@@ -80,6 +106,11 @@ func (f *File) Describe() (*Statement, error) {
 			return nil, err
 		}
 		return describeReport(raw), nil
+	case FormAzSNP, FormAzTDX:
+		return describeAzure(f.Kind(), f.raw)
+	case FormTPM:
+		st, _, err := describeTPM(f.raw)
+		return st, err
 	case FormQuote:
 		return describeQuote(f.raw)
 	case FormReport:
@@ -125,6 +156,8 @@ func (f *File) Verify(certs Certs, o Options) (*Statement, error) {
 		return tdxEvidence(f.raw, o)
 	case FormSNP:
 		return snpEvidence(f.raw, o)
+	case FormAzSNP, FormAzTDX, FormTPM:
+		return Evidence(f.Kind(), f.raw, o)
 	case FormQuote:
 		return Quote(f.raw, o)
 	case FormReport:
@@ -140,6 +173,12 @@ func (f *File) Kind() evidence.Kind {
 		return evidence.TDX
 	case FormSNP, FormReport:
 		return evidence.SNP
+	case FormAzSNP:
+		return evidence.AzSNP
+	case FormAzTDX:
+		return evidence.AzTDX
+	case FormTPM:
+		return evidence.TPM
 	}
 	return ""
 }

@@ -44,7 +44,7 @@ var quotes = []struct {
 	{"tdx/tdx_quote_6.dat", "2026-01-15", 4, false, "00a06d080000", "889abf47"},
 	{"tdx/quote_v5_sample.dat", "2026-06-15", 5, false, "90c06f000000", ""},
 	{"eventlog/cos-113-tdx-quote.dat", "2026-01-15", 4, false, "00806f050000", ""},
-	{"azure/td-quote.bin", "2026-01-15", 4, false, "00806f050000", ""},
+	{"azure/az-tdx-vtpm/td-quote.bin", "2026-01-15", 4, false, "00806f050000", ""},
 }
 
 func TestRecordedQuotes(t *testing.T) {
@@ -136,7 +136,7 @@ var reports = []struct {
 	{"go-sev-guest", "snp/attestation.bin", "snp/vcek.testcer", 0, "2026-01-15", "report version 2, Milan", true},
 	{"Trustee, VCEK", "snp/test-report.bin", "snp/test-vcek.der", 0, "2026-01-15", "report version 2, Milan", true},
 	{"Trustee, VLEK", "snp/test-vlek-report.bin", "snp/test-vlek.der", 0, "2025-06-15", "report version 3, Milan", true},
-	{"Azure", "azure/hcl-report.bin", "azure/vcek.pem", 32, "2026-01-15", "report version 2, Milan", true},
+	{"Azure", "azure/az-snp-vtpm/hcl-report.bin", "azure/az-snp-vtpm/vcek.pem", 32, "2026-01-15", "report version 2, Milan", true},
 }
 
 // der returns the first certificate of a file in either form.

@@ -29,13 +29,18 @@ type Certs struct {
 	VEK []byte // VCEK or VLEK
 }
 
-// snpEvidence reads Trustee's form and refuses what Trustee refuses: reports
-// before version 3, and a VMPL other than 0.
+// snpEvidence reads Trustee's form.
 func snpEvidence(data json.RawMessage, o Options) (*Statement, error) {
 	raw, certs, err := Decompose(data)
 	if err != nil {
 		return nil, err
 	}
+	return sentReport(raw, certs, o)
+}
+
+// sentReport judges a report that came to a broker, and refuses what Trustee
+// refuses then: reports before version 3, and a VMPL other than 0.
+func sentReport(raw []byte, certs Certs, o Options) (*Statement, error) {
 	if v := binary.LittleEndian.Uint32(raw); v < 3 {
 		return nil, unknown("report version %d is too old", v)
 	}

@@ -21,6 +21,7 @@ type KBS struct {
 	URL    string
 	Cert   string // PEM of its certificate; "" without TLS
 
+	server    *httptest.Server
 	mu        sync.Mutex // guards the rest
 	counts    map[string]int
 	intercept func(http.ResponseWriter, *http.Request) bool
@@ -42,10 +43,10 @@ func start(t testing.TB, o devkbs.Options, listen func(http.Handler) *httptest.S
 		t.Fatal(err)
 	}
 	k := &KBS{Broker: broker, counts: map[string]int{}}
-	server := listen(k)
-	t.Cleanup(server.Close)
-	k.URL = server.URL
-	if cert := server.Certificate(); cert != nil {
+	k.server = listen(k)
+	t.Cleanup(k.server.Close)
+	k.URL = k.server.URL
+	if cert := k.server.Certificate(); cert != nil {
 		k.Cert = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 	}
 	return k
@@ -62,6 +63,9 @@ func (k *KBS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		k.Broker.ServeHTTP(w, r)
 	}
 }
+
+// Close ends the broker and its connections before the test does.
+func (k *KBS) Close() { k.server.Close() }
 
 // Count returns how many requests there were for auth, attest or resource.
 func (k *KBS) Count(verb string) int {

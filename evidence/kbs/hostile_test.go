@@ -3,11 +3,13 @@ package kbs_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
 	"github.com/coffer-cc/coffer/evidence/kbs"
+	"github.com/coffer-cc/coffer/evidence/secret"
 )
 
 func TestUnreachable(t *testing.T) {
@@ -57,35 +60,89 @@ func TestBrokerComesBack(t *testing.T) {
 	wantContents(t, newClient(t, kbs.Config{URL: k.URL}))
 }
 
-func TestHostileReplies(t *testing.T) {
-	tests := []struct {
-		name   string
-		answer http.HandlerFunc
-		want   error
-		text   string
-	}{
-		{"not json", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, kbs.ErrReply, "challenge"},
-		{"no session", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"nonce":"a"}`) }, kbs.ErrReply, "without a session"},
-		{"endless session", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Set-Cookie", "kbs-session-id="+strings.Repeat("a", 5000))
-			fmt.Fprint(w, `{"nonce":"a"}`)
-		}, kbs.ErrReply, "without a session"},
-		{"endless body", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", 8<<20)) }, kbs.ErrReply, "too large"},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, kbs.ErrFault, "status 302"},
-		{"trickle", func(w http.ResponseWriter, r *http.Request) {
-			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done()
-		}, kbs.ErrUnreachable, "timed out"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			server := httptest.NewServer(tt.answer)
-			defer server.Close()
-			c := newClient(t, kbs.Config{URL: server.URL, Timeout: 200 * time.Millisecond})
-			if _, err := c.Resource(ctx, name); !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
-				t.Errorf("Resource: %v, want %v: %s", err, tt.want, tt.text)
+var legs = []string{"auth", "attest", "resource"}
+
+// TestGarbledReplies answers each request of a handshake in each wrong way. It
+// fails with the error that it should, in time, in little memory, and nothing
+// of it stays behind.
+func TestGarbledReplies(t *testing.T) {
+	warm := evidencetest.NewKBS(t, options()) // opens what stays open for good
+	wantContents(t, newClient(t, kbs.Config{URL: warm.URL}))
+	warm.Close()
+	var sent atomic.Int64
+	all := append(garbles(&sent), refusals()...)
+	own := map[string][]garble{"auth": wrongChallenges(), "attest": wrongTokens(), "resource": wrongEnvelopes()}
+	for _, leg := range legs {
+		for _, g := range append(slices.Clip(all), own[leg]...) {
+			switch {
+			case leg == "resource" && g.want == kbs.ErrSession:
+				g.tries = 2 // a session that is refused is replaced once
+			case leg == "resource" && g.name == "closed at once":
+				g.tries++ // the library's own, as the connection was kept from before
 			}
-		})
+			t.Run(leg+"/"+g.name, func(t *testing.T) { g.play(t, leg, &sent) })
+		}
+	}
+}
+
+func (g garble) play(t *testing.T, leg string, sent *atomic.Int64) {
+	before := heldNow(t)
+	sent.Store(0)
+	broker := evidencetest.NewKBS(t, options())
+	var asked atomic.Int64
+	broker.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/kbs/v0/"+leg) {
+			return false
+		}
+		asked.Add(1)
+		g.answer(w, r)
+		return true
+	})
+	config := kbs.Config{URL: broker.URL, Timeout: callTime}
+	if g.silent {
+		config.Timeout = shortTime
+	}
+	g.call(t, newClient(t, config))
+	if n := int(asked.Load()); n != g.tries && !g.silent {
+		t.Errorf("asked %d times, want %d", n, g.tries)
+	}
+	if n := sent.Load(); n > callMemory {
+		t.Errorf("the client took %d bytes", n)
+	}
+	broker.Close()
+	before.wantAgain(t)
+}
+
+// call asks for the resource and judges the error and what it took.
+func (g garble) call(t *testing.T, c *kbs.Client) {
+	t.Helper()
+	within, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	var (
+		then, now runtime.MemStats
+		got       secret.Bytes
+		err       error
+		done      = make(chan struct{})
+	)
+	runtime.ReadMemStats(&then)
+	go func() {
+		got, err = c.Resource(within, name)
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * callTime):
+		t.Fatal("the call does not end")
+	}
+	runtime.ReadMemStats(&now)
+	if !errors.Is(err, g.want) || !strings.HasSuffix(err.Error(), g.text) {
+		t.Errorf("Resource = %d bytes, %v, want %v: %s", len(got), err, g.want, g.text)
+	}
+	if err != nil && strings.Contains(strings.ToUpper(err.Error()), marker) {
+		t.Errorf("the error has the broker's words: %v", err)
+	}
+	if n := now.TotalAlloc - then.TotalAlloc; n > callMemory {
+		t.Errorf("the call took %d bytes of memory", n)
 	}
 }
 

@@ -185,6 +185,11 @@ func (s server) do(ctx context.Context, r request) (answer, error) {
 		return answer{}, failed(ctx, err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode < http.StatusOK {
+		// With another protocol the body is the bare connection, and no time limit
+		// ends the reading of that.
+		return answer{}, refusal(resp.StatusCode, nil)
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, r.limit+1))
 	switch {
 	case err != nil:

@@ -33,6 +33,7 @@ type options struct {
 	peers  string // directory with Debian's runc and containerd, unpacked
 	images string // directory that keeps the generated images
 	out    string // file for the table as JSON
+	tests  string // directory with test programs of evidence, whose benchmarks have goals
 	only   *regexp.Regexp
 	mega   int64 // size of the image to pull, compressed
 	cgroup string
@@ -44,6 +45,7 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.floor, "libcontainer", "", "`FILE` built from libcontainertest")
 	f.StringVar(&o.peers, "peers", "", "`DIR` with runc and containerd as Debian packs them")
 	f.StringVar(&o.images, "images", "", "`DIR` that keeps the images to pull")
+	f.StringVar(&o.tests, "tests", "", "`DIR` with kbs.test, tee.test, verify.test and measure.test")
 	f.StringVar(&o.out, "out", "", "`FILE` for the table as JSON")
 	f.Int64Var(&o.mega, "mb", 500, "compressed size of the image to pull, in `MB`")
 	f.StringVar(&o.cgroup, "cgroup", "", "parent of all cgroups (set by the program itself)")
@@ -91,6 +93,7 @@ func subjects() []subject {
 		{"streams", (*bench).streams},
 		{"crowd", (*bench).crowd},
 		{"pull", (*bench).pull},
+		{"attestation", (*bench).attestation},
 	}
 }
 

@@ -163,6 +163,13 @@ type Attestation struct {
 	ASURL        string   // attestation service, for its tokens
 	Devices      []string // that make statements beside the platform: KIND, or KIND=SOCKET of a helper
 	EventLog     EventLog
+	TPM          TPM
+}
+
+// TPM says where the attestation key of a TPM is. Zeros are the usual places.
+type TPM struct {
+	Device   string
+	AKHandle uint32
 }
 
 // Endpoint is a server and the certificates to trust for it, as PEM.

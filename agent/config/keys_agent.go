@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// maxPersistent is the last handle of keys that a TPM keeps.
+const maxPersistent = 0x81ffffff
+
 func imageKeys() []Key {
 	return []Key{
 		{File: "trust_cmdline", Trust: Measured, value: boolean{at: func(c *Config) *bool { return &c.TrustCmdline }},
@@ -12,7 +15,11 @@ func imageKeys() []Key {
 		{File: "attestation.tee", Trust: Measured, value: str{at: func(c *Config) *string { return &c.Attestation.TEE }, check: isTEE, is: "name of a platform"},
 			Doc: "Expect this platform. Empty finds it. `sample` makes evidence that proves nothing, and is the only way to it; in a guest without a TEE it also makes the command line trusted."},
 		{File: "attestation.allow_unbound_initdata", Trust: Measured, value: boolean{at: func(c *Config) *bool { return &c.Attestation.AllowUnbound }},
-			Doc: "Accept initdata also on a platform that cannot tell the owner's from the host's, such as a plain VM. For laptops and CI."},
+			Doc: "Accept initdata also on a platform that cannot tell the owner's from the host's, such as a plain VM, also with a TPM. For laptops and CI."},
+		{File: "attestation.tpm_device", Trust: Measured, value: str{at: func(c *Config) *string { return &c.Attestation.TPM.Device }, check: isPath, is: "path"},
+			Doc: "The TPM with the attestation key. Empty looks at `/dev/tpmrm0` and `/dev/tpm0` to `/dev/tpm2`."},
+		{File: "attestation.tpm_ak_handle", Trust: Measured, value: number[uint32]{at: func(c *Config) *uint32 { return &c.Attestation.TPM.AKHandle }, max: maxPersistent},
+			Doc: "Persistent handle of the attestation key, such as 0x81010002, which 0 stands for."},
 		{File: "attestation.devices", Trust: Measured, value: list{at: func(c *Config) *[]string { return &c.Attestation.Devices }, max: maxString},
 			Doc: "Devices whose evidence goes along with the platform's: `KIND=/SOCKET` of a helper program (docs/attestation.md), such as `nvidia=/run/nvidia.sock`, or `sampledevice`, which proves nothing."},
 		{File: "server_peer_cids", Trust: Measured, value: cids{},

@@ -77,7 +77,7 @@ func attestedDevices(names []string) ([]evidence.Collector, error) {
 // findPlatform returns nil where there is no platform. Sample evidence comes only from
 // the image's own word for it.
 func (p *process) findPlatform(ctx context.Context) (evidence.Collector, error) {
-	c, err := tee.Select(p.config.Attestation.TEE, tee.Drivers(dialQGS))
+	c, err := tee.Select(p.config.Attestation.TEE, p.drivers())
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound) && p.config.Attestation.TEE == "":
 		slog.WarnContext(ctx, "no confidential platform", "error", err)
@@ -87,6 +87,12 @@ func (p *process) findPlatform(ctx context.Context) (evidence.Collector, error) 
 	}
 	slog.InfoContext(ctx, "platform", "tee", string(c.Kind()))
 	return c, nil
+}
+
+// drivers are the platforms to look for, as the image configures them.
+func (p *process) drivers() []tee.Driver {
+	at := p.config.Attestation.TPM
+	return tee.Drivers(dialQGS, tee.AttestationKey(at.Device, at.AKHandle))
 }
 
 // dialQGS reaches the quoting service of the host over vsock.

@@ -48,6 +48,11 @@ func ccmr(pcr uint32) uint32 {
 	return 4
 }
 
+// TPM is the bank of a TPM's PCRs, which a log numbers as they are.
+func TPM(r RuntimeRegisters) Bank {
+	return Bank{Registers: r, Count: 24, Hash: crypto.SHA256, Index: func(pcr uint32) int { return int(pcr) }}
+}
+
 // algorithm is the TCG number of the hash.
 func (b Bank) algorithm() uint16 {
 	if b.Hash == crypto.SHA256 {

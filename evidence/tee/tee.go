@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/tpm"
 	"github.com/coffer-cc/coffer/evidence/tsm"
 )
 
@@ -26,15 +27,24 @@ type Driver struct {
 	Signs   string // what Present looks for, in words for an error
 	Present func() bool
 	Open    func() (evidence.Collector, error)
+	// HostControlled is a platform that the host itself makes: it attests, and
+	// keeps nothing from the host.
+	HostControlled bool
 }
+
+// Option changes where platforms are looked for.
+type Option func(*host)
 
 // Drivers returns the platforms in the order in which they are looked for. A
 // guest runs on one platform, so the order decides only how long it takes to
 // find it: TDX first, as its reports cannot be mistaken for another's. The
 // sample collector is not among them, so no search ends there. Without a
 // dialer a TDX guest gets quotes only through the kernel's report interface.
-func Drivers(qgs QGSDialer) []Driver {
-	h := host{root: "/", reports: tsm.OS("/"), qgs: qgs, ioctl: ioctl, openSNP: openSNP}
+func Drivers(qgs QGSDialer, options ...Option) []Driver {
+	h := host{root: "/", reports: tsm.OS("/"), qgs: qgs, ioctl: ioctl, openSNP: openSNP, openTPM: tpm.Open}
+	for _, o := range options {
+		o(&h)
+	}
 	return h.drivers()
 }
 
@@ -51,20 +61,29 @@ func Detect(ds []Driver) (evidence.Collector, error) {
 	return nil, evidence.PlatformNone.Wrap(fmt.Errorf("no confidential platform among %s: %w", strings.Join(looked, ", "), errdefs.ErrNotFound))
 }
 
-// Present reports whether this guest runs on any of the platforms.
+// Present reports whether this guest runs on any of the platforms that keep it
+// from its host. A TPM does not.
 func Present(ds []Driver) bool {
-	_, ok := find(ds)
-	return ok
+	for _, d := range ds {
+		if !d.HostControlled && d.Present() {
+			return true
+		}
+	}
+	return false
 }
 
 // Select returns the collector that the configuration names. An empty name
 // means Detect. Any other has to be the platform that is present, and sample
 // is refused where one is present: a host that could switch a real guest to
-// sample evidence would learn how lax its key broker is. A name that does not
-// fit wraps errdefs.ErrFailedPrecondition.
+// sample evidence would learn how lax its key broker is. A platform that the
+// host controls does not stand in the way. A name that does not fit wraps
+// errdefs.ErrFailedPrecondition.
 func Select(name string, ds []Driver) (evidence.Collector, error) {
 	if name == "" {
 		return Detect(ds)
+	}
+	if name == string(evidence.Sample) && !Present(ds) {
+		return Sample(), nil
 	}
 	d, found := find(ds)
 	switch {
@@ -72,8 +91,6 @@ func Select(name string, ds []Driver) (evidence.Collector, error) {
 		return d.Open()
 	case found:
 		return nil, evidence.PlatformWrong.Wrap(fmt.Errorf("platform %s is configured but this is %s: %w", name, d.Kind, errdefs.ErrFailedPrecondition))
-	case name == string(evidence.Sample):
-		return Sample(), nil
 	}
 	return nil, evidence.PlatformNone.Wrap(fmt.Errorf("platform %s is configured but not present: %w", name, errdefs.ErrFailedPrecondition))
 }
@@ -94,9 +111,13 @@ type host struct {
 	qgs     QGSDialer // may be nil
 	ioctl   func(fd, command uintptr, arg unsafe.Pointer) error
 	openSNP func(path string) (snpDevice, error)
+	openTPM func(path string) (*tpm.Device, error)
+
+	tpmDevice string // "" looks for it
+	tpmHandle uint32 // of the attestation key, 0 for the usual one
 }
 
-func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp(), h.cca(), h.se()} }
+func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp(), h.cca(), h.se(), h.tpm()} }
 
 // opens reports whether the device below root is there, which a node alone does
 // not show: without its driver it fails to open. One that is busy or that may

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
+	"github.com/coffer-cc/coffer/evidence/tpm"
 )
 
 // guest lays out a root with the files, where a name with "=" has contents.
@@ -28,7 +29,7 @@ func guest(t *testing.T, provider string, files ...string) []Driver {
 			t.Fatal(err)
 		}
 	}
-	h := host{root: root, reports: &evidencetest.TSM{Provider: provider}, ioctl: ioctl, openSNP: openSNP}
+	h := host{root: root, reports: &evidencetest.TSM{Provider: provider}, ioctl: ioctl, openSNP: openSNP, openTPM: tpm.Open}
 	return h.drivers()
 }
 

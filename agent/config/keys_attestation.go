@@ -27,7 +27,7 @@ func attestationKeys() []Key {
 		aa("proxy.no_proxy", str{at: func(c *Config) *string { return &c.Attestation.Proxy.NoProxy }, is: "list of hosts"}, "Brokers that are reached without a proxy."),
 		aa("token_configs.coco_as.url", str{at: func(c *Config) *string { return &c.Attestation.ASURL }, check: isURL, is: "URL"}, "The attestation service, for its tokens."),
 		aa("eventlog_config.enable_eventlog", boolean{at: func(c *Config) *bool { return &c.Attestation.EventLog.Enable }}, "Record what happens at run time."),
-		aa("eventlog_config.init_pcr", number[uint32]{at: func(c *Config) *uint32 { return &c.Attestation.EventLog.PCR }, max: 23}, "The register that records go to. A TPM needs one of 9 to 15."),
+		aa("eventlog_config.init_pcr", number[uint32]{at: func(c *Config) *uint32 { return &c.Attestation.EventLog.PCR }, max: 23}, "The register that records go to. A TPM needs 9 or one of 11 to 15."),
 		cdh("kbc.name", choice(func(c *Config) *string { return &c.KBC.Name }, "cc_kbc", OfflineKBC), "Where keys and secrets come from: the broker, or files of the image."),
 		cdh("kbc.url", str{at: func(c *Config) *string { return &c.KBC.URL }, check: isURL, is: "URL"}, "The key broker."),
 		cdh("kbc.kbs_cert", str{at: func(c *Config) *string { return &c.KBC.Cert }, max: maxPEM, is: "PEM"}, "Certificates to trust for it."),

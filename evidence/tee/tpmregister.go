@@ -42,10 +42,11 @@ func (t *tpmGuest) extend(ctx context.Context, index int, digest [32]byte) error
 	return err
 }
 
-// Of the PCRs those from 0 to 7 are the firmware's and 8 is the initdata's; 16
-// and 23 can be reset by any program; and those between need a locality that
-// software does not have (TCG, PC Client Platform TPM Profile, 4.7.2).
-const firstRuntimePCR, lastRuntimePCR = initdataPCR + 1, 15
+// Of the PCRs those from 0 to 7 are the firmware's, 8 is the initdata's and 10
+// the kernel's (IMA); 16 and 23 can be reset by any program; and those between
+// need a locality that software does not have (TCG, PC Client Platform TPM
+// Profile, 4.7.2).
+const firstRuntimePCR, imaPCR, lastRuntimePCR = initdataPCR + 1, 10, 15
 
 // pcrAccess is a platform with PCRs.
 type pcrAccess interface {
@@ -64,9 +65,9 @@ func (r runtimePCRs) RTMR(index int) ([]byte, error) {
 
 // Extend extends the PCR, if it is one that keeps what it is told.
 func (r runtimePCRs) Extend(index int, digest []byte) error {
-	if index < firstRuntimePCR || index > lastRuntimePCR || len(digest) != 32 {
-		return evidence.DriverRegisters.Wrap(fmt.Errorf("PCR %d of a TPM cannot keep a record, choose eventlog_config.init_pcr from %d to %d: %w",
-			index, firstRuntimePCR, lastRuntimePCR, errdefs.ErrInvalidArgument))
+	if index < firstRuntimePCR || index > lastRuntimePCR || index == imaPCR || len(digest) != 32 {
+		return evidence.DriverRegisters.Wrap(fmt.Errorf("PCR %d of a TPM cannot keep a record, choose eventlog_config.init_pcr from %d to %d but not %d: %w",
+			index, firstRuntimePCR, lastRuntimePCR, imaPCR, errdefs.ErrInvalidArgument))
 	}
 	return r.extend(context.Background(), index, [32]byte(digest))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -26,7 +27,7 @@ type SWTPM struct {
 // StartSWTPM makes a fresh TPM and turns it on, until the test ends.
 func StartSWTPM(t testing.TB) *SWTPM {
 	t.Helper()
-	s := &SWTPM{State: t.TempDir()}
+	s := &SWTPM{State: shortDir(t)}
 	s.On(t)
 	t.Cleanup(s.Off)
 	return s
@@ -35,7 +36,7 @@ func StartSWTPM(t testing.TB) *SWTPM {
 // On turns it on as a machine does that starts: its PCRs are those of a reset.
 func (s *SWTPM) On(t testing.TB) {
 	t.Helper()
-	s.socket = filepath.Join(t.TempDir(), "tpm") // short: sockaddr_un holds 108 bytes
+	s.socket = filepath.Join(shortDir(t), "tpm")
 	s.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+s.State,
 		"--server", "type=unixio,path="+s.socket, "--flags", "not-need-init,startup-clear")
 	s.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -44,6 +45,22 @@ func (s *SWTPM) On(t testing.TB) {
 	}
 	conn := s.Dial(t)
 	conn.Close()
+}
+
+// shortDir does not have the test's name in it: swtpm takes a comma for the end
+// of a path, and a socket's path has at most 108 bytes.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "swtpm-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // Off turns it off, without a word to it. It may be off already.

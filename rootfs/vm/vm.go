@@ -31,6 +31,9 @@ type Config struct {
 	Disks   []Disk
 	Shares  []Share
 	Network *Network // nil for no network card
+	// TPM is the directory of a TPM that swtpm makes, with its keys; empty for a
+	// machine without one.
+	TPM string
 	// Room is what can be plugged in while the machine runs.
 	Room Room
 	// Machine is QEMU's machine with its options; empty means q35.
@@ -118,10 +121,14 @@ func (v *VM) start(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	tpm, err := v.startTPM(ctx, c.TPM)
+	if err != nil {
+		return err
+	}
 	if v.transport == VhostUser || len(c.Shares) > 0 {
 		args = append(args, sharedMemoryArgs(c.Memory)...)
 	}
-	args = append(append(args, vsock...), shares...)
+	args = append(append(append(args, vsock...), shares...), tpm...)
 	args = append(args, "-qmp", "unix:"+escape(v.monitorPath())+",server=on,wait=off")
 	args = append(args, c.Arguments...)
 	v.qemu, err = startProcess(v.console, qemuProgram, args...)

@@ -88,13 +88,7 @@ func agentRoot(t *testing.T) string {
 // match run must have passed.
 func runInGuest(t *testing.T, run string, memory int, add ...image.Addition) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "vmtest")
-	build := exec.Command("go", "test", "-c", "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build test program: %v: %s", err, out)
-	}
-	own := Variant{Add: append(add, image.Addition{Source: program, Target: insideProgram})}.Build(t)
+	own := Variant{Add: append(add, testProgram(t))}.Build(t)
 	c := sharedConfig(t)
 	c.Kernel, c.Initrd = own.Kernel, own.Initrd
 	c.Transport, c.Memory = vm.Loopback, memory
@@ -111,4 +105,16 @@ func runInGuest(t *testing.T, run string, memory int, add ...image.Addition) str
 	}
 	t.Logf("inside for %v, transport %s", time.Since(start).Round(time.Second), machine.Transport())
 	return text
+}
+
+// testProgram is this program, for the guest.
+func testProgram(t *testing.T) image.Addition {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "vmtest")
+	build := exec.Command("go", "test", "-c", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build test program: %v: %s", err, out)
+	}
+	return image.Addition{Source: program, Target: insideProgram}
 }

@@ -1,6 +1,7 @@
 package vmtest
 
 import (
+	"cmp"
 	"path/filepath"
 	"testing"
 
@@ -12,7 +13,8 @@ import (
 type Variant struct {
 	Modules []string // kernel modules to load at boot, after the usual ones
 	Add     []image.Addition
-	Disk    bool // the machine's root is a disk and no initrd
+	Disk    bool   // the machine's root is a disk and no initrd
+	Config  string // agent.toml, "" for that of the other tests
 }
 
 // Build makes the image and returns a machine that boots from it.
@@ -26,6 +28,7 @@ func (v Variant) Build(t testing.TB) vm.Config {
 	o.Modules = append(image.DefaultModules(), v.Modules...)
 	o.Add = v.Add
 	o.Disk = v.Disk
+	o.Config = cmp.Or(v.Config, o.Config)
 	o.Out = t.TempDir()
 	if _, err := b.store.Build(t.Context(), o); err != nil {
 		t.Fatal(err)

@@ -187,15 +187,15 @@ func replies(prefix, text string, bodies map[string]string) (all []garble) {
 func wrongChallenges() (all []garble) {
 	long := strings.Repeat(marker, 1000)
 	for body, text := range map[string]string{
-		`{"extra-params":""}`:                 "nonce",
-		`{"nonce":null}`:                      "nonce",
-		`{"nonce":7}`:                         "challenge",
-		`{"nonce":["` + marker + `"]}`:        "challenge",
-		`{"nonce":{"` + marker + `":1}}`:      "challenge",
-		`{"nonce":"` + long + `"}`:            "nonce",
-		`{"nonce":"` + marker + `\u001b[2J"}`: "nonce",
-		`{"nonce":"\ud800"}`:                  "nonce",
-		`{"nonce":"a","extra-params":{"selected-hash-algorithm":7}}`:                "extra parameters",
+		`{"extra-params":""}`:                                        "nonce",
+		`{"nonce":null}`:                                             "nonce",
+		`{"nonce":7}`:                                                "challenge",
+		`{"nonce":["` + marker + `"]}`:                               "challenge",
+		`{"nonce":{"` + marker + `":1}}`:                             "challenge",
+		`{"nonce":"` + strings.Repeat("a", 64<<10+1) + `"}`:          "nonce",
+		`{"nonce":"` + marker + `\u001b[2J"}`:                        "nonce",
+		`{"nonce":"\ud800"}`:                                         "nonce",
+		`{"nonce":"a","extra-params":{"selected-hash-algorithm":7}}`: "extra parameters",
 		`{"nonce":"a","extra-params":{"selected-hash-algorithm":"` + marker + `"}}`: "hash algorithm",
 	} {
 		answer := said(200, body, "Set-Cookie", "kbs-session-id=abc")

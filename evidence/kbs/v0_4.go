@@ -225,7 +225,7 @@ func bind(ch challenge, v any) ([]byte, error) {
 		sum := sha512.Sum512(text)
 		return sum[:], nil
 	}
-	return nil, malformed(evidence.TransportReply, fmt.Sprintf("hash algorithm %.16q", name))
+	return nil, malformed(evidence.TransportReply, "hash algorithm")
 }
 
 // canonical encodes v as RFC 8785 wants it, provided that texts are plain, and

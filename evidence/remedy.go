@@ -21,7 +21,7 @@ func Meanings() []Meaning {
 		{DriverConfigfs, "the kernel's report interface fails", "mount configfs at /sys/kernel/config; the kernel needs CONFIG_TSM_REPORTS and the guest driver"},
 		{DriverReply, "the answer is no statement about this request", "the host's side does not pass on what the platform wrote; look at its quoting service and hypervisor"},
 		{DriverEventLog, "the event log of firmware or agent cannot be read or has no end", "update the guest firmware; look at the ACPI table CCEL"},
-		{DriverRegisters, "the event log is enabled and the platform has no register to extend", "use Linux 6.16 or later on TDX, or leave `eventlog_config.enable_eventlog` off"},
+		{DriverRegisters, "the event log is enabled and the platform has no register to extend", "use Linux 6.16 or later on TDX; on a TPM let `eventlog_config.init_pcr` be 9 or 11 to 15; or leave `eventlog_config.enable_eventlog` off"},
 		{DriverHelper, "the helper of a device gives no evidence", "look whether the program behind `attestation.devices` runs, and at what it says"},
 		{DriverTimeout, "platform or host did not answer in time", "look at the host's quoting service and its load; attest again"},
 		{EndorsementCertificates, "no certificates for the signing key are at hand", "the verifier has to fetch them; else have the host put the certificate table into the hypervisor"},

@@ -58,6 +58,9 @@ func (p *process) openLedger(ctx context.Context) (*ledger, error) {
 		if l.log, err = platform.OpenLog(measure.DefaultDir); err != nil {
 			return nil, fmt.Errorf("eventlog_config.enable_eventlog: %w", err)
 		}
+		if err = l.log.Takes(l.pcr); err != nil {
+			return nil, evidence.DriverRegisters.Wrap(err)
+		}
 	}
 	if p.document != nil {
 		err := l.record(ctx, "Initdata", digestFact{Algorithm: p.document.Algorithm, Digest: fmt.Sprintf("%x", p.document.Digest())})

@@ -214,6 +214,26 @@ func TestLedgerWithoutRegisters(t *testing.T) {
 	}
 }
 
+// onTPM keeps its log in PCRs.
+type onTPM struct{ *registered }
+
+func (m onTPM) OpenLog(string) (*measure.Log, error) {
+	return measure.OpenLog(m.dir, measure.TPM(m.registered))
+}
+
+// A guest that is to record does not start where no entry could be recorded.
+func TestLedgerOnTPM(t *testing.T) {
+	for pcr, takes := range map[uint32]bool{8: false, 9: true, 10: false, 11: true, 15: true, 16: false, 17: false, 23: false} {
+		p := &process{platform: onTPM{&registered{Collector: tee.Sample(), dir: t.TempDir()}}, config: config.Default()}
+		p.config.Attestation.EventLog.Enable = true
+		p.config.Attestation.EventLog.PCR = pcr
+		_, err := p.openLedger(t.Context())
+		if takes != (err == nil) || err != nil && (evidence.CodeOf(err) != evidence.DriverRegisters || !strings.Contains(err.Error(), "init_pcr")) {
+			t.Errorf("PCR %d: %v", pcr, err)
+		}
+	}
+}
+
 func TestAttestedDevices(t *testing.T) {
 	ds, err := attestedDevices([]string{"sampledevice", "nvidia=/run/nvidia.sock"})
 	if err != nil || len(ds) != 2 || ds[0].Kind() != evidence.SampleDevice || ds[1].Kind() != evidence.NVIDIA {

@@ -4,6 +4,9 @@ import (
 	"crypto"
 	_ "crypto/sha256" // for crypto.SHA256
 	_ "crypto/sha512" // for crypto.SHA384
+	"fmt"
+
+	"github.com/containerd/errdefs"
 )
 
 // RuntimeRegisters are those of a platform, by their index in a Bank.
@@ -21,6 +24,8 @@ type Bank struct {
 	// Index maps the number of a PCR, which callers and settings use on every
 	// platform, to an index in Registers.
 	Index func(pcr uint32) int
+	// Takes says why a register cannot hold a record; nil where all can.
+	Takes func(index int) error
 	// Shift is what the number of a register in the log is above its index.
 	Shift int
 }
@@ -48,9 +53,25 @@ func ccmr(pcr uint32) uint32 {
 	return 4
 }
 
+// Of the PCRs of a TPM those from 0 to 7 are the firmware's, 8 is the initdata's
+// and 10 the kernel's (IMA); 16 and 23 can be reset by any program; and those
+// between need a locality that software does not have (TCG, PC Client Platform
+// TPM Profile, 4.7.2).
+const firstPCR, imaPCR, lastPCR = 9, 10, 15
+
 // TPM is the bank of a TPM's PCRs, which a log numbers as they are.
 func TPM(r RuntimeRegisters) Bank {
-	return Bank{Registers: r, Count: 24, Hash: crypto.SHA256, Index: func(pcr uint32) int { return int(pcr) }}
+	return Bank{
+		Registers: r, Count: 24, Hash: crypto.SHA256,
+		Index: func(pcr uint32) int { return int(pcr) },
+		Takes: func(index int) error {
+			if index < firstPCR || index == imaPCR || index > lastPCR {
+				return fmt.Errorf("PCR %d of a TPM cannot keep a record, choose eventlog_config.init_pcr from %d to %d but not %d: %w",
+					index, firstPCR, lastPCR, imaPCR, errdefs.ErrInvalidArgument)
+			}
+			return nil
+		},
+	}
 }
 
 // algorithm is the TCG number of the hash.

@@ -60,7 +60,7 @@ func OpenLog(dir string, b Bank) (*Log, error) {
 // afterwards the log records nothing more, and the next OpenLog finishes the
 // entry.
 func (l *Log) Append(e Entry, pcr uint32) error {
-	if err := e.Check(); err != nil {
+	if err := errors.Join(e.Check(), l.Takes(pcr)); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -83,6 +83,15 @@ func (l *Log) Append(e Entry, pcr uint32) error {
 		return fmt.Errorf("record event: %w", err)
 	}
 	return nil
+}
+
+// Takes says why the register that the PCR maps to cannot hold a record, which
+// wraps errdefs.ErrInvalidArgument; nil where it can.
+func (l *Log) Takes(pcr uint32) error {
+	if l.bank.Takes == nil {
+		return nil
+	}
+	return l.bank.Takes(l.bank.Index(pcr))
 }
 
 // View calls f with the log, while no entry is half recorded: evidence that is

@@ -42,12 +42,6 @@ func (t *tpmGuest) extend(ctx context.Context, index int, digest [32]byte) error
 	return err
 }
 
-// Of the PCRs those from 0 to 7 are the firmware's, 8 is the initdata's and 10
-// the kernel's (IMA); 16 and 23 can be reset by any program; and those between
-// need a locality that software does not have (TCG, PC Client Platform TPM
-// Profile, 4.7.2).
-const firstRuntimePCR, imaPCR, lastRuntimePCR = initdataPCR + 1, 10, 15
-
 // pcrAccess is a platform with PCRs.
 type pcrAccess interface {
 	pcr(ctx context.Context, index int) ([32]byte, error)
@@ -63,11 +57,10 @@ func (r runtimePCRs) RTMR(index int) ([]byte, error) {
 	return v[:], err
 }
 
-// Extend extends the PCR, if it is one that keeps what it is told.
+// Extend extends the PCR.
 func (r runtimePCRs) Extend(index int, digest []byte) error {
-	if index < firstRuntimePCR || index > lastRuntimePCR || index == imaPCR || len(digest) != 32 {
-		return evidence.DriverRegisters.Wrap(fmt.Errorf("PCR %d of a TPM cannot keep a record, choose eventlog_config.init_pcr from %d to %d but not %d: %w",
-			index, firstRuntimePCR, lastRuntimePCR, imaPCR, errdefs.ErrInvalidArgument))
+	if len(digest) != 32 {
+		return fmt.Errorf("extend PCR %d with %d bytes: %w", index, len(digest), errdefs.ErrInvalidArgument)
 	}
 	return r.extend(context.Background(), index, [32]byte(digest))
 }

@@ -30,6 +30,9 @@ type Driver struct {
 	// HostControlled is a platform that the host itself makes: it attests, and
 	// keeps nothing from the host.
 	HostControlled bool
+	// Refused marks one that nobody speaks for. Open says why, and nothing else
+	// of the entry is used where another platform is present.
+	Refused bool
 }
 
 // Option changes where platforms are looked for.
@@ -38,8 +41,9 @@ type Option func(*host)
 // Drivers returns the platforms in the order in which they are looked for. A
 // guest runs on one platform, so the order decides only how long it takes to
 // find it: TDX first, as its reports cannot be mistaken for another's. The
-// sample collector is not among them, so no search ends there. Without a
-// dialer a TDX guest gets quotes only through the kernel's report interface.
+// sample collector is not among them, so no search ends there. At the end come
+// platforms that are refused by name. Without a dialer a TDX guest gets quotes
+// only through the kernel's report interface.
 func Drivers(qgs QGSDialer, options ...Option) []Driver {
 	h := host{root: "/", reports: tsm.OS("/"), qgs: qgs, ioctl: ioctl, openSNP: openSNP, openTPM: tpm.Open}
 	for _, o := range options {
@@ -49,14 +53,20 @@ func Drivers(qgs QGSDialer, options ...Option) []Driver {
 }
 
 // Detect returns the collector of the platform that this guest runs on. With
-// none present it wraps errdefs.ErrNotFound and says what was looked for.
+// none present it wraps errdefs.ErrNotFound and says what was looked for, or
+// which one it met that it refuses.
 func Detect(ds []Driver) (evidence.Collector, error) {
-	if d, ok := find(ds); ok {
+	if d, ok := find(ds, false); ok {
 		return d.Open()
 	}
-	looked := make([]string, len(ds))
-	for i, d := range ds {
-		looked[i] = fmt.Sprintf("%s (%s)", d.Kind, d.Signs)
+	if d, ok := find(ds, true); ok {
+		return d.Open()
+	}
+	var looked []string
+	for _, d := range ds {
+		if !d.Refused {
+			looked = append(looked, fmt.Sprintf("%s (%s)", d.Kind, d.Signs))
+		}
 	}
 	return nil, evidence.PlatformNone.Wrap(fmt.Errorf("no confidential platform among %s: %w", strings.Join(looked, ", "), errdefs.ErrNotFound))
 }
@@ -65,7 +75,7 @@ func Detect(ds []Driver) (evidence.Collector, error) {
 // from its host. A TPM does not.
 func Present(ds []Driver) bool {
 	for _, d := range ds {
-		if !d.HostControlled && d.Present() {
+		if !d.HostControlled && !d.Refused && d.Present() {
 			return true
 		}
 	}
@@ -85,19 +95,25 @@ func Select(name string, ds []Driver) (evidence.Collector, error) {
 	if name == string(evidence.Sample) && !Present(ds) {
 		return Sample(), nil
 	}
-	d, found := find(ds)
+	d, found := find(ds, false)
 	switch {
 	case found && string(d.Kind) == name:
 		return d.Open()
 	case found:
 		return nil, evidence.PlatformWrong.Wrap(fmt.Errorf("platform %s is configured but this is %s: %w", name, d.Kind, errdefs.ErrFailedPrecondition))
 	}
-	return nil, evidence.PlatformNone.Wrap(fmt.Errorf("platform %s is configured but not present: %w", name, errdefs.ErrFailedPrecondition))
+	err := fmt.Errorf("platform %s is configured but not present: %w", name, errdefs.ErrFailedPrecondition)
+	if d, refused := find(ds, true); refused {
+		_, why := d.Open()
+		err = errors.Join(err, why)
+	}
+	return nil, evidence.PlatformNone.Wrap(err)
 }
 
-func find(ds []Driver) (Driver, bool) {
+// find returns the first entry that is present, among the refused or the others.
+func find(ds []Driver, refused bool) (Driver, bool) {
 	for _, d := range ds {
-		if d.Present() {
+		if d.Refused == refused && d.Present() {
 			return d, true
 		}
 	}
@@ -117,7 +133,21 @@ type host struct {
 	tpmHandle uint32 // of the attestation key, 0 for the usual one
 }
 
-func (h host) drivers() []Driver { return []Driver{h.tdx(), h.snp(), h.cca(), h.se(), h.tpm()} }
+// drivers is the order of detection.
+func (h host) drivers() []Driver {
+	return []Driver{
+		h.tdx(),
+		h.snp(),
+		h.cca(),
+		h.se(),
+		h.tpm(),
+
+		h.csv(),
+		h.sevES(),
+		h.sev(),
+		h.sgx(),
+	}
+}
 
 // opens reports whether the device below root is there, which a node alone does
 // not show: without its driver it fails to open. One that is busy or that may

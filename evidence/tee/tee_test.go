@@ -18,6 +18,11 @@ import (
 // guest lays out a root with the files, where a name with "=" has contents.
 func guest(t *testing.T, provider string, files ...string) []Driver {
 	t.Helper()
+	return guestHost(t, provider, files...).drivers()
+}
+
+func guestHost(t *testing.T, provider string, files ...string) host {
+	t.Helper()
 	root := t.TempDir()
 	for _, f := range files {
 		name, text, _ := strings.Cut(f, "=")
@@ -29,8 +34,7 @@ func guest(t *testing.T, provider string, files ...string) []Driver {
 			t.Fatal(err)
 		}
 	}
-	h := host{root: root, reports: &evidencetest.TSM{Provider: provider}, ioctl: ioctl, openSNP: openSNP, openTPM: tpm.Open}
-	return h.drivers()
+	return host{root: root, reports: &evidencetest.TSM{Provider: provider}, ioctl: ioctl, openSNP: openSNP, openTPM: tpm.Open}
 }
 
 func TestDetect(t *testing.T) {
@@ -103,6 +107,84 @@ func TestPresentOpensTheDevice(t *testing.T) {
 					t.Errorf("Present = %v", got)
 				}
 			})
+		}
+	}
+}
+
+// sevStatus is SEV_STATUS in the file of the kernel's driver for MSRs.
+func sevStatus(t *testing.T, ds host, value byte) {
+	t.Helper()
+	put(t, ds.root, "dev/cpu/0/msr", nil)
+	f, err := os.OpenFile(filepath.Join(ds.root, "dev/cpu/0/msr"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{value, 0, 0, 0, 0, 0, 0, 0}, 0xc0010131); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRefusedPlatforms(t *testing.T) {
+	const both = "proc/cpuinfo=flags\t\t: fpu hypervisor sev sev_es\n"
+	tests := []struct {
+		name  string
+		msr   int // -1 where the kernel shows none
+		files []string
+		want  string // "" where nothing is met
+	}{
+		{"sev-es by flags", -1, []string{both}, "SEV-ES without SNP, which"},
+		{"sev by flags", -1, []string{"proc/cpuinfo=flags\t\t: hypervisor sev\n"}, "SEV without SNP, which"},
+		{"a host of such guests", -1, []string{"proc/cpuinfo=flags\t\t: fpu sev sev_es\n"}, ""},
+		{"sev-es by register", 3, nil, "SEV-ES without SNP, which"},
+		{"sev by register", 1, nil, "SEV without SNP, which"},
+		{"snp by register", 7, []string{both}, ""},
+		{"register against flags", 0, []string{both}, ""},
+		{"csv", -1, []string{both, "dev/csv-guest"}, "Hygon CSV, whose"},
+		{"sgx", -1, []string{"dev/sgx_enclave"}, "SGX, whose"},
+		{"sgx and sev", -1, []string{both, "dev/sgx_enclave"}, "SEV-ES without SNP, which"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := guestHost(t, "", tt.files...)
+			if tt.msr >= 0 {
+				sevStatus(t, h, byte(tt.msr))
+			}
+			ds := h.drivers()
+			if Present(ds) {
+				t.Error("it counts as a platform")
+			}
+			c, err := Detect(ds)
+			if c != nil || !errdefs.IsNotFound(err) {
+				t.Fatalf("Detect = %v, %v", c, err)
+			}
+			want, code := tt.want, evidence.PlatformUnsupported
+			if want == "" {
+				want, code = "/sys/firmware/uv/prot_virt_guest", evidence.PlatformNone
+			}
+			if !strings.Contains(err.Error(), want) || evidence.CodeOf(err) != code {
+				t.Errorf("Detect: %v, want %q", err, want)
+			}
+			if _, err := Select("snp", ds); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Select: %v", err)
+			}
+			if c, err := Select("sample", ds); err != nil || c.Kind() != evidence.Sample {
+				t.Errorf("Select sample: %v, %v", c, err)
+			}
+		})
+	}
+	// A platform goes before what else the machine has.
+	if c, err := Detect(guest(t, "", "dev/sev-guest", both, "dev/sgx_enclave")); err != nil || c.Kind() != evidence.SNP {
+		t.Errorf("SNP with the flags of SEV: %v, %v", c, err)
+	}
+}
+
+// TestNoneFound lists what was looked for, and nothing that is refused anyway.
+func TestNoneFound(t *testing.T) {
+	_, err := Detect(guest(t, ""))
+	for _, d := range guest(t, "") {
+		if named := strings.Contains(err.Error(), string(d.Kind)+" ("+d.Signs+")"); named == d.Refused {
+			t.Errorf("%s named: %v in %v", d.Kind, named, err)
 		}
 	}
 }

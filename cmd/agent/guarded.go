@@ -45,7 +45,7 @@ func (p *process) guard() (*guarded, error) {
 	keys, err := broker.Open(broker.Config{
 		URL: keeper.URL, Cert: keeper.Cert, AttestURL: verifier.URL, AttestCert: verifier.Cert,
 		Pin: at.PinCert, Proxy: kbs.Proxy(at.Proxy), KeyAlgorithm: at.KeyAlgorithm,
-		InitData: text, Devices: attached, Epoch: p.ledger.epoch.Load, Observe: g.phases.observe,
+		InitData: text, Unbound: p.document != nil && !p.bound, Missing: p.missing, Devices: attached, Epoch: p.ledger.epoch.Load, Observe: g.phases.observe,
 	}, p.platform)
 	if err != nil {
 		return nil, fmt.Errorf("key broker: %w", err)
@@ -81,6 +81,7 @@ func (p *process) findPlatform(ctx context.Context) (evidence.Collector, error) 
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound) && p.config.Attestation.TEE == "":
 		slog.WarnContext(ctx, "no confidential platform", "error", err)
+		p.missing = err
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("attestation: %w", err)

@@ -63,7 +63,7 @@ func (p *process) openLedger(ctx context.Context) (*ledger, error) {
 		}
 	}
 	if p.document != nil {
-		err := l.record(ctx, "Initdata", digestFact{Algorithm: p.document.Algorithm, Digest: fmt.Sprintf("%x", p.document.Digest())})
+		err := l.record(ctx, "Initdata", initdataFact{p.document.Algorithm, p.bound, fmt.Sprintf("%x", p.document.Digest())})
 		if err != nil {
 			return nil, err
 		}
@@ -79,6 +79,13 @@ func (p *process) openLedger(ctx context.Context) (*ledger, error) {
 		}
 	}
 	return l, nil
+}
+
+// initdataFact says whether hardware vouches for the document.
+type initdataFact struct {
+	Algorithm string `json:"algorithm"`
+	Bound     bool   `json:"bound"`
+	Digest    string `json:"digest"`
 }
 
 type digestFact struct {

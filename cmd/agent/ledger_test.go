@@ -80,7 +80,7 @@ func recording(t *testing.T) (*process, *registered) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.config.Console.Enabled = true
+	p.config.Console.Enabled, p.bound = true, true
 	if p.ledger, err = p.openLedger(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`github.com/coffer-cc/coffer Initdata {"algorithm":"sha256","digest":"`,
+		`github.com/coffer-cc/coffer Initdata {"algorithm":"sha256","bound":true,"digest":"`,
 		`github.com/coffer-cc/coffer Debug {"feature":"debug_console"}`,
 		`github.com/confidential-containers PullImage {"image":"` + facts().Image.Reference + `", "digest":"` + facts().Image.ManifestDigest + `"}`,
 		`github.com/coffer-cc/coffer SetPolicy {"algorithm":"sha256","digest":"`,

@@ -42,6 +42,7 @@ type process struct {
 
 	config   config.Config
 	platform evidence.Collector // nil without one
+	missing  error              // why there is none
 	document *document.Document // the owner's, nil without one
 	bound    bool               // the hardware vouches for the document
 	ledger   *ledger

@@ -36,6 +36,10 @@ type Config struct {
 	Devices []evidence.Collector
 	// InitData is the measured text, or nil.
 	InitData []byte
+	// Unbound has the evidence say that no hardware vouches for it.
+	Unbound bool
+	// Missing, if not nil, is why there is no collector.
+	Missing error
 	// Epoch, if not nil, counts changes of the guest: see kbs.Config.
 	Epoch func() uint64
 	// Observe, if not nil, hears how long the phases "attest" and "key" took.
@@ -51,6 +55,9 @@ func Open(c Config, collector evidence.Collector) (Broker, error) {
 	case c.URL == "":
 		return refuser{evidence.TransportConfig, "no key broker is configured"}, nil
 	case collector == nil:
+		if c.Missing != nil {
+			return refuser{evidence.CodeOf(c.Missing), "no evidence: " + c.Missing.Error()}, nil
+		}
 		return refuser{evidence.PlatformNone, "no confidential platform to attest for"}, nil
 	}
 	client, err := kbs.New(kbs.Config{
@@ -62,6 +69,7 @@ func Open(c Config, collector evidence.Collector) (Broker, error) {
 		Proxy:        c.Proxy,
 		Collector:    collector,
 		InitData:     c.InitData,
+		Unbound:      c.Unbound,
 		KeyAlgorithm: c.KeyAlgorithm,
 		Devices:      c.Devices,
 		Epoch:        c.Epoch,

@@ -2,6 +2,8 @@ package broker_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -42,6 +44,7 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"no broker", broker.Config{}, tee.Sample()},
 		{"no platform", broker.Config{URL: "http://127.0.0.1:1"}, nil},
+		{"a platform that is refused", broker.Config{URL: "http://127.0.0.1:1", Missing: evidence.PlatformUnsupported.Wrap(errors.New("this is SEV"))}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -51,6 +54,8 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			if _, err := b.Resource(context.Background(), name); !errdefs.IsFailedPrecondition(err) {
 				t.Errorf("Resource: %v, want failed precondition", err)
+			} else if why := tt.config.Missing; why != nil && (evidence.CodeOf(err) != evidence.CodeOf(why) || !strings.Contains(err.Error(), "this is SEV")) {
+				t.Errorf("Resource: %v, want why there is no platform", err)
 			}
 		})
 	}

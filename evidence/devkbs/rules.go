@@ -38,6 +38,9 @@ type Rule struct {
 	// InitData are digests of initdata, in hex, in whatever length their
 	// algorithm has.
 	InitData []string `toml:"initdata"`
+	// Unbound also accepts, for InitData, the mere word of a guest that no
+	// hardware vouches for it.
+	Unbound bool `toml:"unbound"`
 	// RTMR are runtime registers of TDX by number, in hex.
 	RTMR map[string]string `toml:"rtmr"`
 	// PCR are registers of a TPM by number, in hex.
@@ -166,6 +169,8 @@ func (r Rule) deny(st *verify.Statement) string {
 		return fmt.Sprintf("measurement is %x", st.Measurement)
 	case len(r.InitData) > 0 && !slices.ContainsFunc(r.InitData, launched(st)):
 		return fmt.Sprintf("initdata is %x", st.InitData)
+	case len(r.InitData) > 0 && st.Unbound && !r.Unbound:
+		return "initdata is not bound to hardware, and the rule does not say unbound = true"
 	}
 	for n, want := range r.RTMR {
 		if got := st.RTMR[n[0]-'0']; st.TEE != evidence.TDX && st.TEE != evidence.AzTDX || !same(got[:])(want) {

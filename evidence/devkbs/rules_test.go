@@ -54,6 +54,7 @@ func TestRules(t *testing.T) {
 		"all fit":               {"[[resource]]\npath = \"*/*/*\"\nmeasurement = [\"" + strings.ToUpper(m) + "\"]\ninitdata = [\"" + sha256 + "\"]\nrtmr = { 1 = \"" + m + "\" }\n", "a/b/c", ""},
 		"other register":        {"[[resource]]\npath = \"*/*/*\"\nrtmr = { 2 = \"" + m + "\" }\n", "a/b/c", "RTMR2"},
 		"other initdata":        {"[[resource]]\npath = \"*/*/*\"\ninitdata = [\"" + m + "\"]\n", "a/b/c", "initdata is cdcd"},
+		"unbound for nothing":   {"[[resource]]\npath = \"*/*/*\"\nunbound = true\n", "a/b/c", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rules, err := ParseRules([]byte(c.rules))

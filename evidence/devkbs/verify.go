@@ -19,6 +19,15 @@ func (s *Server) verify(tee evidence.Kind, data json.RawMessage, digest []byte, 
 	if tee == evidence.Sample {
 		return s.verifySample(data, digest, doc)
 	}
+	st, err := s.verifyHardware(tee, data, digest, doc)
+	if err != nil {
+		return nil, err
+	}
+	st.Unbound = st.HostControlled || evidence.Evidence{Data: data}.SaysUnbound()
+	return st, nil
+}
+
+func (s *Server) verifyHardware(tee evidence.Kind, data json.RawMessage, digest []byte, doc *initdata.Document) (*verify.Statement, error) {
 	st, err := verify.Evidence(tee, data, s.options.Verify)
 	if err != nil {
 		return nil, refuseAttestation(err.Error())
@@ -49,7 +58,7 @@ func (s *Server) verifySample(data json.RawMessage, digest []byte, doc *initdata
 		return nil, refuseAttestation("REPORT_DATA is different from that in the evidence")
 	}
 	st := &verify.Statement{
-		TEE: evidence.Sample, ReportData: [64]byte(initdata.Pad(digest, 64)),
+		TEE: evidence.Sample, Unbound: true, ReportData: [64]byte(initdata.Pad(digest, 64)),
 		Facts: []verify.Fact{{Name: "svn", Value: *quote.SVN}},
 	}
 	if doc != nil {
@@ -65,6 +74,9 @@ func claims(st *verify.Statement) map[string]any {
 		c[f.Name] = f.Value
 	}
 	c["debug"] = st.Debug
+	if st.Unbound {
+		c["initdata"] = "unbound"
+	}
 	if st.TEE == evidence.Sample {
 		c["init_data"] = hex.EncodeToString(st.InitData)
 		c["report_data"] = base64.StdEncoding.EncodeToString(st.ReportData[:48])

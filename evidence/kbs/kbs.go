@@ -65,6 +65,8 @@ type Config struct {
 	// InitData is the text that the platform measured, sent along so that the
 	// broker can judge by its contents. Nil sends none.
 	InitData []byte
+	// Unbound has the evidence say that no hardware vouches for the initdata.
+	Unbound bool
 	// AttestURL, if set, is the broker that attests, while URL gives out the
 	// resources to whoever shows the token of the former (passport). Empty, or
 	// the same as URL, lets one broker do both. AttestCert belongs to it.

@@ -159,12 +159,20 @@ func (c *Client) evidence(ctx context.Context, ch challenge, key publicKey) (*at
 	return req, nil
 }
 
-// collect asks the platform, which may have to answer the challenge itself.
+// collect asks the platform, which may have to answer the challenge itself, and
+// adds what the guest has to say of its initdata.
 func (c *Client) collect(ctx context.Context, challenge string, rd evidence.ReportData) (evidence.Evidence, error) {
+	collect := c.config.Collector.Collect
 	if answers, ok := c.config.Collector.(evidence.Challenged); ok {
-		return answers.CollectFor(ctx, challenge, rd)
+		collect = func(ctx context.Context, rd evidence.ReportData) (evidence.Evidence, error) {
+			return answers.CollectFor(ctx, challenge, rd)
+		}
 	}
-	return c.config.Collector.Collect(ctx, rd)
+	e, err := collect(ctx, rd)
+	if err != nil || !c.config.Unbound {
+		return e, err
+	}
+	return e.Unbound()
 }
 
 // post sends v as JSON.

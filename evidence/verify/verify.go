@@ -31,6 +31,7 @@ type Statement struct {
 	ReportData  [64]byte    // what the guest bound, with zeros behind
 	Measurement [48]byte    // launch measurement of SNP, MRTD of TDX; zero for a TPM
 	InitData    []byte      // HOST_DATA of SNP, MRCONFIGID of TDX, PCR 8 of a TPM
+	Unbound     bool        // no hardware vouches for InitData
 	RTMR        [4][48]byte // of TDX; zero elsewhere
 	PCR         [][32]byte  // of a TPM, all 24 of SHA-256; nil elsewhere
 	AK          [32]byte    // SHA-256 of the SubjectPublicKeyInfo of a plain TPM's key

@@ -87,7 +87,10 @@ func TestVTPM(t *testing.T) {
 			rule := fmt.Sprintf("[[resource]]\npath = \"*/*/*\"\ntee = [%q]\ninitdata = [\"%x\"]\npcr = { 8 = \"%x\", 0 = \"%064x\" }\n", v.Kind(), digest, v.tpm.PCR[8], 0)
 			pin := ""
 			if plain {
-				pin = fmt.Sprintf("ak = [\"%x\"]\n", sha256.Sum256(v.tpm.Key()))
+				pin = fmt.Sprintf("ak = [\"%x\"]\nunbound = true\n", sha256.Sum256(v.tpm.Key()))
+				if got := v.attested(t, rule+strings.Replace(pin, "unbound = true", "", 1), nil); got != "401" {
+					t.Errorf("initdata on the word of the host's own TPM: %s", got)
+				}
 			}
 			if got := v.attested(t, rule+pin, nil); got != "200" {
 				t.Errorf("all that is asked for fits: %s", got)

@@ -65,7 +65,7 @@ func TestParseChallenge(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			ch, err := parseChallenge([]byte(tt.body))
+			ch, err := parseChallenge([]byte(tt.body), evidence.Sample)
 			if tt.want == "" {
 				if !errors.Is(err, ErrReply) {
 					t.Errorf("parseChallenge = %+v, %v, want ErrReply", ch, err)
@@ -74,6 +74,18 @@ func TestParseChallenge(t *testing.T) {
 				t.Errorf("parseChallenge = %+v, %v, want %s", ch, err, tt.want)
 			}
 		})
+	}
+}
+
+// The challenge of Secure Execution is a request in JSON, longer than a nonce
+// and hashed with another algorithm.
+func TestParseSEChallenge(t *testing.T) {
+	long := strings.Repeat("a", maxSERequest)
+	if ch, err := parseChallenge([]byte(`{"nonce":"`+long+`"}`), evidence.SE); err != nil || ch.Nonce != long || ch.unselected != "sha512" {
+		t.Errorf("%d characters, hashed with %q, %v", len(ch.Nonce), ch.unselected, err)
+	}
+	if _, err := parseChallenge([]byte(`{"nonce":"`+long+`a"}`), evidence.SE); !errors.Is(err, ErrReply) {
+		t.Errorf("one more: %v", err)
 	}
 }
 
@@ -132,7 +144,7 @@ func FuzzReplies(f *testing.F) {
 	f.Add(token(`{"iss":"coffer-devkbs","iat":1,"exp":61}`))
 	f.Add([]byte(`{"type":"` + errorPrefix + `PolicyDeny","detail":""}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if ch, err := parseChallenge(body); err == nil {
+		if ch, err := parseChallenge(body, evidence.Sample); err == nil {
 			if d, err := bind(ch, boundData{Nonce: ch.Nonce, Key: k.public}); err == nil && len(d) < 32 {
 				t.Fatalf("digest of %d bytes", len(d))
 			}

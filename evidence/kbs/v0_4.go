@@ -19,9 +19,12 @@ import (
 // protocolVersion is matched exactly by the broker; there is no negotiation.
 const protocolVersion = "0.4.0"
 
-// maxNonce bounds the challenge. Brokers send 44 characters, and to Secure
-// Execution a request that grows with the number of machines it is for.
-const maxNonce = 64 << 10
+// Bounds of the challenge: brokers send 44 characters, and to Secure Execution
+// a request that grows with the number of machines it is for.
+const (
+	maxNonce     = 4096
+	maxSERequest = 64 << 10
+)
 
 // authRequest opens a handshake.
 type authRequest struct {
@@ -85,15 +88,12 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 		return nil, fmt.Errorf("attest: open session: %w", noSession(err))
 	}
 	c.observe(PhaseChallenge, start)
-	ch, err := parseChallenge(auth.body)
+	ch, err := parseChallenge(auth.body, kind)
 	if err != nil {
 		return nil, err
 	}
 	if auth.cookie == "" {
 		return nil, malformed(evidence.TransportReply, "challenge without a session")
-	}
-	if kind == evidence.SE { // Trustee takes it whether it has said so or not
-		ch.unselected = "sha512"
 	}
 	key, err := c.newKey()
 	if err != nil {
@@ -187,12 +187,17 @@ func (c *Client) post(ctx context.Context, path, cookie string, v any) (answer, 
 // parseChallenge checks the nonce, an opaque text that is hashed and echoed
 // exactly as received. Plain characters only, so that there is one JSON
 // spelling of it.
-func parseChallenge(body []byte) (challenge, error) {
+func parseChallenge(body []byte, kind evidence.Kind) (challenge, error) {
 	var ch challenge
+	limit := maxNonce
+	if kind == evidence.SE {
+		limit = maxSERequest
+		ch.unselected = "sha512" // Trustee takes it whether it says so or not
+	}
 	if err := json.Unmarshal(body, &ch); err != nil {
 		return ch, malformed(evidence.TransportReply, "challenge")
 	}
-	if ch.Nonce == "" || len(ch.Nonce) > maxNonce || !plain(ch.Nonce) {
+	if ch.Nonce == "" || len(ch.Nonce) > limit || !plain(ch.Nonce) {
 		return ch, malformed(evidence.TransportReply, "nonce")
 	}
 	return ch, nil
@@ -232,6 +237,9 @@ func bind(ch challenge, v any) ([]byte, error) {
 	case "sha512":
 		sum := sha512.Sum512(text)
 		return sum[:], nil
+	}
+	if name == "sm3" { // the one that other guests know
+		return nil, malformed(evidence.TransportReply, "hash algorithm sm3, which this guest does not know")
 	}
 	return nil, malformed(evidence.TransportReply, "hash algorithm")
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -49,6 +50,46 @@ func TestBindVectors(t *testing.T) {
 	}
 }
 
+// TestBindAlgorithms has the digests of another implementation of SHA-2 and of
+// canonical JSON, with and without devices. The SHA-384 ones over nonce and key
+// alone are Trustee's as well.
+func TestBindAlgorithms(t *testing.T) {
+	nonce := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	const devices = `{"sampledevice":{"report_data":"AA==","svn":"2"}}`
+	for _, tt := range []struct {
+		name            string
+		data            any
+		algorithm, want string
+	}{
+		{"device, sha256", runtimeData{Nonce: nonce, Key: rfc7517}, "sha256",
+			"087c7575820aba6dfcf342de605b895003ffeb7781526f1f9f0646e2771f7a2f"},
+		{"device, sha384", runtimeData{Nonce: nonce, Key: rfc7517}, "sha384",
+			"19a630d21977b83b1c45bff1aa391bd83375a9e24f11c6915fba17d41519e1aa78bece9d15bb779a5a68c86d7bc3e483"},
+		{"device, sha512", runtimeData{Nonce: nonce, Key: rfc7517}, "sha512",
+			"03ffd44947953a55bff996edf2c548b7b3537365f12b57cfa9e69566ae8f14eaa3466cc24c14501bad67e0b3e30984970bc02284a26319091575139eea96f21b"},
+		{"primary, no device, sha256", boundData{Nonce: nonce, Key: rfc7517}, "sha256",
+			"372ef8cab5c4d00ada11399e6e22a1c4209236dcecf9119d87512e7c9b6d409c"},
+		{"primary, no device, sha384", boundData{Nonce: nonce, Key: rfc7517}, "sha384",
+			"d4bd1841ef158d7c3904848b81d834cafb2fb888d896151632a2aa5e8c258da20f8ba11735fc30d095f10ed26e055e09"},
+		{"primary, no device, sha512", boundData{Nonce: nonce, Key: rfc7517}, "sha512",
+			"1c06da673f3520e77d472981cee1383b0b829831f9330dcb9b3fc1babb08555a5942c838cb426df92d2c6b6247b17fa950b7de09738e0bf94201456b3fc1e9e6"},
+		{"primary over devices, sha256", boundData{AdditionalEvidence: devices, Nonce: nonce, Key: rfc7517}, "sha256",
+			"524105337faa722f4532681564d8d45142cfdcdf955481ab4cb263b7f6a8944e"},
+		{"primary over devices, sha384", boundData{AdditionalEvidence: devices, Nonce: nonce, Key: rfc7517}, "sha384",
+			"d1301730321f748c25445f55003cd0a2deca85558f38114e62db69dbd70ff2c73ade26586dedd2dba9e55134e7183638"},
+		{"primary over devices, sha512", boundData{AdditionalEvidence: devices, Nonce: nonce, Key: rfc7517}, "sha512",
+			"1c05fae8d91804082d20ad0c4fa9796d23e499c3cc69591f394aeb190f5927eeeef441d98eed58db0e2475b73e71c91a469ecf219deeaae310d359b69b9eb6a7"},
+	} {
+		selected := challenge{ExtraParams: json.RawMessage(fmt.Sprintf(`{"selected-hash-algorithm":%q}`, tt.algorithm))}
+		fallback := challenge{ExtraParams: json.RawMessage(`""`), unselected: tt.algorithm}
+		for _, ch := range []challenge{selected, fallback} {
+			if got, err := bind(ch, tt.data); err != nil || hex.EncodeToString(got) != tt.want {
+				t.Errorf("%s: %x, %v, want %s", tt.name, got, err, tt.want)
+			}
+		}
+	}
+}
+
 func TestBindSelection(t *testing.T) {
 	tests := []struct {
 		extra string
@@ -60,6 +101,9 @@ func TestBindSelection(t *testing.T) {
 		{`{"selected-hash-algorithm":7}`, 0},
 		{`{"selected-hash-algorithm":""}`, 0},
 		{`null`, 48},
+	}
+	if _, err := bind(challenge{ExtraParams: json.RawMessage(`{"selected-hash-algorithm":"SM3"}`)}, 1); err == nil || !strings.Contains(err.Error(), "sm3") {
+		t.Errorf("sm3 is not refused by name: %v", err)
 	}
 	for _, tt := range tests {
 		got, err := bind(challenge{ExtraParams: json.RawMessage(tt.extra)}, 1)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -66,8 +67,15 @@ func Load(ctx context.Context, devRoot string, b Binding) (*initdata.Document, e
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, anchorTime)
+	defer cancel()
 	return b.admit(ctx, raw, device)
 }
+
+// anchorTime is how long the platform may take, since a host that does not answer
+// for it must not hold the boot. It leaves Kata's Go shim, which by default dials
+// for 30 seconds, time to hear the reason.
+const anchorTime = 20 * time.Second
 
 // admit decides over the text that was found on device, "" for none.
 func (b Binding) admit(ctx context.Context, raw []byte, device string) (*initdata.Document, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/containerd/errdefs"
 
@@ -19,6 +20,23 @@ type register struct {
 }
 
 func (r register) LaunchAnchor(context.Context) ([]byte, error) { return r.value, r.err }
+
+// silent is an anchor whose platform never answers.
+type silent struct{}
+
+func (silent) LaunchAnchor(ctx context.Context) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestSilentAnchorEndsTheBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, err := Load(t.Context(), t.TempDir(), Binding{Anchor: silent{}})
+		if !errors.Is(err, context.DeadlineExceeded) || !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("Load = %v, %v", d, err)
+		}
+	})
+}
 
 // launched is the register of a platform after a launch with the document's
 // digest, the way a host fills it.

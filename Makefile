@@ -72,8 +72,8 @@ test: build $(TOOLS)/gotestsum ## run every test, with the race detector, VM tes
 	@.ci/proven $(CACHE)/tests.json
 
 .PHONY: soak
-soak: go ## what takes too long for every run: a gibibyte through each kind of stream
-	COFFER_SOAK=1 go test -count=1 -timeout 30m -v -run '^TestOutputIsExact$$' ./cmd/agent
+soak: go ## what takes too long for every run: a gibibyte through each kind of stream, a caller that waits for its deadline
+	COFFER_SOAK=1 go test -count=1 -timeout 30m -v -run '^(TestOutputIsExact|TestSilentDevice)$$' ./cmd/agent
 
 .PHONY: cross
 cross: go deps ## build the agent for arm64, s390x and ppc64le, and test it there under emulation

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,6 +132,9 @@ func TestHardware(t *testing.T) {
 					t.Errorf("the key: %d %q", code, body)
 				}
 			})
+			t.Run("many attestations", func(t *testing.T) {
+				bootOn(t, agent, open(t), launch{disk: true, anchor: same}).leaksNothing()
+			})
 			t.Run("no document", func(t *testing.T) {
 				bootOn(t, agent, open(t), launch{}).wantServing()
 			})
@@ -161,6 +165,7 @@ func same(digest []byte) []byte { return digest }
 type machineOf struct {
 	t       *testing.T
 	hw      *hardware
+	broker  *evidencetest.KBS // nil without one
 	address string
 	process *os.Process
 	log     *bytes.Buffer // to be read when it has ended
@@ -195,7 +200,9 @@ func bootOn(t *testing.T, agent string, hw *hardware, l launch) *machineOf {
 	coverDev(t, disks)
 	evidencetest.MountTSM(t, hw.tsm)
 	hw.files(t)
-	return startAgent(t, agent, hw)
+	m := startAgent(t, agent, hw)
+	m.broker = broker
+	return m
 }
 
 // startAgent runs the agent with further lines of its configuration.
@@ -276,23 +283,91 @@ func (m *machineOf) wantRefused(fault string) {
 	}
 }
 
+// leaksNothing has the broker reject each session once, so that each key takes
+// an attestation of its own, and compares what the agent has open before and
+// after fifty.
+func (m *machineOf) leaksNothing() {
+	m.t.Helper()
+	m.wantServing()
+	var asked atomic.Int64
+	m.broker.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		reject := strings.Contains(r.URL.Path, "/resource/") && asked.Add(1)%2 == 1
+		if reject {
+			http.Error(w, `{"type":"https://github.com/confidential-containers/kbs/errors/TokenNotFound"}`, http.StatusUnauthorized)
+		}
+		return reject
+	})
+	attest := func(n int) {
+		m.t.Helper()
+		for range n {
+			if code, body := m.secret(); code != http.StatusOK {
+				m.t.Fatalf("the key: %d %q", code, body)
+			}
+		}
+	}
+	attest(5)
+	before, attested := m.openFiles(), m.broker.Count("attest")
+	attest(50)
+	if n := m.broker.Count("attest") - attested; n != 50 {
+		m.t.Errorf("%d attestations", n)
+	}
+	after := m.openFiles()
+	for end := time.Now().Add(10 * time.Second); len(after) > len(before) && time.Now().Before(end); after = m.openFiles() {
+		time.Sleep(10 * time.Millisecond) // the far side of a connection may close later
+	}
+	if len(after) > len(before) || m.hw.tsm.Entries() != 0 {
+		m.t.Errorf("open before\n%s\nafter\n%s\nand %d report entries", strings.Join(before, "\n"), strings.Join(after, "\n"), m.hw.tsm.Entries())
+	}
+}
+
+// openFiles lists what the agent has open, and its children.
+func (m *machineOf) openFiles() (names []string) {
+	m.t.Helper()
+	list := func(pattern string, add func(path string)) {
+		m.t.Helper()
+		paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/%s", m.process.Pid, pattern))
+		if err != nil || len(paths) == 0 {
+			m.t.Fatalf("list %s of the agent: %v", pattern, err)
+		}
+		for _, path := range paths {
+			add(path)
+		}
+	}
+	list("fd/*", func(path string) {
+		if link, err := os.Readlink(path); err == nil { // else closed by now
+			names = append(names, link)
+		}
+	})
+	list("task/*/children", func(path string) {
+		if text, err := os.ReadFile(path); err == nil && len(text) > 0 {
+			names = append(names, "child "+string(text))
+		}
+	})
+	return names
+}
+
 // secret asks for a key as a workload does.
 func (m *machineOf) secret() (int, string) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8006/cdh/resource/default/key/1", nil)
+	code, body, err := m.askSecret(ctx)
 	if err != nil {
 		m.t.Fatal(err)
+	}
+	return code, body
+}
+
+func (m *machineOf) askSecret(ctx context.Context) (code int, body string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8006/cdh/resource/default/key/1", nil)
+	if err != nil {
+		return 0, "", err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		m.t.Fatal(err)
+		return 0, "", err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return resp.StatusCode, string(body)
+	text, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text), err
 }

@@ -20,22 +20,27 @@ func snpDevice(t *testing.T, d *evidencetest.SEVGuest) *hardware {
 	return hw
 }
 
-// tdxByIoctl is a guest whose kernel has the device of TDX alone, neither a
-// report interface with a driver nor measurements in sysfs. Its quotes come from
-// the host's quoting service.
+// tdxByIoctl is a guest whose kernel has the device of TDX, and whose host has a
+// quoting service.
 func tdxByIoctl(t *testing.T) *hardware {
 	p := evidencetest.NewTDX(t)
-	hw := tdxLaunch(t, p)
+	return tdxDevice(t, &evidencetest.TDXGuest{Platform: p}, map[uint32]func(net.Conn) error{
+		evidencetest.QGSPort: func(c net.Conn) error { return p.ServeQGS(c, evidencetest.QGSAnswer) },
+	})
+}
+
+// tdxDevice is a guest with neither a driver behind the report interface nor
+// measurements in sysfs.
+func tdxDevice(t *testing.T, d *evidencetest.TDXGuest, services map[uint32]func(net.Conn) error) *hardware {
+	hw := tdxLaunch(t, d.Platform)
 	hw.tsm = &evidencetest.TSM{}
 	log := hw.files
 	hw.files = func(t *testing.T) {
 		log(t)
 		evidencetest.PutFiles(t, "/sys/devices/virtual/misc", nil)
 	}
-	k := evidencetest.NewKernel(t, &evidencetest.TDXGuest{Platform: p})
-	k.Host = map[uint32]func(net.Conn) error{evidencetest.QGSPort: func(c net.Conn) error {
-		return p.ServeQGS(c, evidencetest.QGSAnswer)
-	}}
+	k := evidencetest.NewKernel(t, d)
+	k.Host = services
 	hw.start = k.Start
 	return hw
 }

@@ -241,6 +241,10 @@ func listenVsock(ctx context.Context, port uint32, peers ...socket.Option) (net.
 // serve answers until the end and takes the graph down in order: calls first,
 // then the pod.
 func (p *process) serve(ctx context.Context, g *graph) error {
+	// Before the host can ask for a workload.
+	if err := p.openWorkload(ctx, g.guarded); err != nil {
+		return err
+	}
 	l, err := socket.Listen(ctx, p.config.Server.Addr, p.peers()...)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", p.config.Server.Addr, err)
@@ -252,9 +256,6 @@ func (p *process) serve(ctx context.Context, g *graph) error {
 		return err
 	})
 	p.loop(g.server.Watch)
-	if err := p.openWorkload(ctx, g.guarded); err != nil {
-		return err
-	}
 	slog.Info("ready", "address", p.config.Server.Addr, "ms", sinceKernelStart().Milliseconds())
 	select {
 	case <-ctx.Done():

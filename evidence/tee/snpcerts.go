@@ -35,8 +35,9 @@ const (
 
 // parseCertTable returns the certificates of a table: entries of GUID, offset
 // and length up to one of zeros, then what they point to. It skips entries of
-// other kinds, and those which point outside: a verifier can do without any,
-// and judges those that it gets. Nil means none.
+// other kinds, those which point outside, and a second of its kind, with which
+// a small table would become megabytes of evidence. A verifier can do without
+// any, and judges those that it gets. Nil means none.
 func parseCertTable(table []byte) []snpCert {
 	var chain []snpCert
 	for i := 0; i < maxCerts && (i+1)*certEntry <= len(table); i++ {
@@ -53,6 +54,9 @@ func parseCertTable(table []byte) []snpCert {
 			return t.guid == guid
 		})
 		if kind < 0 || size == 0 || size > maxCertLen || at+size > uint64(len(table)) {
+			continue
+		}
+		if name := certTypes[kind].name; slices.ContainsFunc(chain, func(c snpCert) bool { return c.Type == name }) {
 			continue
 		}
 		data := make([]uint16, size)

@@ -128,7 +128,7 @@ func describeQuote(raw []byte) (*Statement, error) {
 	}
 	family := ""
 	if certs, err := parsePEM(q.chain); err == nil {
-		family = fmspc(certs[0])
+		family = readPCK(certs[0]).fmspc
 	}
 	return q.statement(family), nil
 }

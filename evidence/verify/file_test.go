@@ -22,7 +22,7 @@ func TestFiles(t *testing.T) {
 		{"report", verify.FormReport, sev, verify.Certs{VEK: evidencetest.Fixture(t, "snp/test-vcek.der")}, true},
 		{"evidence", verify.FormSNP, evidencetest.Fixture(t, "snp/evidence-genoa-trustee.json"), verify.Certs{}, true},
 		{"log", verify.FormLog, evidencetest.Fixture(t, "eventlog/CCEL_data_ovmf.gz"), verify.Certs{}, false},
-		{"token", verify.FormToken, []byte("eyJhbGciOiJub25lIn0.eyJpc3MiOiJtZSJ9.AAAA\n"), verify.Certs{}, false},
+		{"token", verify.FormToken, []byte("eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJtZSJ9.AAAA\n"), verify.Certs{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, err := verify.Open(c.data)
@@ -45,7 +45,7 @@ func TestFiles(t *testing.T) {
 			}
 		})
 	}
-	for _, data := range []string{"", "{}", "{\"quote\"", "eyJ.a.b", strings.Repeat("\x00", 2000)} {
+	for _, data := range []string{"", "{}", "{\"quote\"", "eyJ.a.b", "eyJhbGciOiJub25lIn0.eyJpc3MiOiJtZSJ9.AAAA", strings.Repeat("\x00", 2000)} {
 		if f, err := verify.Open([]byte(data)); err == nil {
 			t.Errorf("%.20q is taken for %s", data, f.Form)
 		}
@@ -55,10 +55,11 @@ func TestFiles(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	f.Add(evidencetest.Fixture(f, "tdx/tdx_quote_5.dat"))
 	f.Add(evidencetest.Fixture(f, "snp/evidence-genoa-trustee.json"))
-	f.Add([]byte("eyJhbGciOiJub25lIn0.eyJpc3MiOiJtZSJ9.AAAA"))
+	f.Add([]byte("eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJtZSJ9.AAAA"))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		if file, err := verify.Open(data); err == nil {
 			_, _ = file.Describe()
+			_, _ = file.Log()
 		}
 	})
 }

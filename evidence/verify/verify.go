@@ -8,7 +8,8 @@
 // format and processor that Trustee reads. Where github.com/google/go-tdx-guest
 // and go-sev-guest know the format too, they judge as well, and both have to
 // agree; their verify packages are the ones this package is there to import.
-// github.com/google/go-tpm reads the structures of TPMs, and talks to none.
+// github.com/google/go-tpm reads the structures of TPMs, and talks to none; the
+// JOSE library verifies the tokens of brokers.
 package verify
 
 import (

@@ -2,11 +2,16 @@ package tee
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
+	"github.com/google/go-sev-guest/client/linuxabi"
+
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
 	"github.com/coffer-cc/coffer/evidence/verify"
 )
@@ -60,6 +65,7 @@ func FuzzReport(f *testing.F) {
 	})
 }
 
+// FuzzCertTable bounds what a table can become, whatever its entries point to.
 func FuzzCertTable(f *testing.F) {
 	p, err := evidencetest.OpenSNP()
 	if err != nil {
@@ -68,15 +74,19 @@ func FuzzCertTable(f *testing.F) {
 	f.Add(p.Table())
 	f.Add(p.Table()[:100])
 	f.Add([]byte(nil))
+	for _, at := range [][2]uint32{{0, 48}, {24, 24}, {47, 2}, {48, 1}, {1<<32 - 1, 2}, {24, 1<<32 - 1}} { // offset, size
+		e := binary.LittleEndian.AppendUint32(bytes.Clone(certTypes[0].guid[:]), at[0])
+		e = binary.LittleEndian.AppendUint32(e, at[1])
+		f.Add(append(e, e...))
+	}
 	f.Fuzz(func(t *testing.T, table []byte) {
 		chain := parseCertTable(table)
-		if len(chain) > maxCerts {
-			t.Errorf("%d certificates", len(chain))
-		}
+		kinds := map[string]bool{}
 		for _, c := range chain {
-			if len(c.Data) == 0 || len(c.Data) > len(table) {
-				t.Errorf("certificate of %d bytes", len(c.Data))
+			if len(c.Data) == 0 || len(c.Data) > min(len(table), maxCertLen) || kinds[c.Type] {
+				t.Errorf("%s of %d bytes", c.Type, len(c.Data))
 			}
+			kinds[c.Type] = true
 		}
 		if text, err := json.Marshal(chain); err != nil || chain == nil && string(text) != "null" {
 			t.Errorf("%s, %v", text, err)
@@ -84,20 +94,102 @@ func FuzzCertTable(f *testing.F) {
 	})
 }
 
+// said is a device of SNP that answers each request with the same bytes.
+type said struct{ response, table []byte }
+
+func (s said) Ioctl(_ uintptr, request any) (uintptr, error) {
+	r := request.(*linuxabi.SnpUserGuestRequest)
+	resp := r.RespData.(*linuxabi.SnpReportRespABI)
+	copy(unsafe.Slice((*byte)(resp.Pointer()), evidencetest.SNPResponse), s.response)
+	if ext, ok := r.ReqData.(*linuxabi.SnpExtendedReportReq); ok {
+		copy(ext.Certs, s.table)
+	}
+	return 0, resp.Finish(resp)
+}
+
+func (said) Close() error { return nil }
+
+// FuzzSNPDevice takes an answer all the way to evidence, which then is about
+// this request and no longer than the host may make it.
+func FuzzSNPDevice(f *testing.F) {
+	p, err := evidencetest.OpenSNP()
+	if err != nil {
+		f.Fatal(err)
+	}
+	report, err := p.Report([64]byte{1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, head := range [][2]uint32{{0, reportSize}, {0, 100}, {0, 1<<32 - 1}, {0x16, 0}} { // status, size
+		response := binary.LittleEndian.AppendUint32(nil, head[0])
+		response = binary.LittleEndian.AppendUint32(response, head[1])
+		f.Add(append(append(response, make([]byte, 24)...), report...), p.Table())
+	}
+	rd, err := evidence.NewReportData([]byte{1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	root := f.TempDir()
+	f.Fuzz(func(t *testing.T, response, table []byte) {
+		h := host{root: root, reports: &evidencetest.TSM{}, openSNP: func(string) (snpDevice, error) { return said{response, table}, nil }}
+		e, err := (&snpGuest{host: h, turn: newTurn()}).Collect(t.Context(), rd)
+		if err != nil {
+			return
+		}
+		raw, _, err := verify.Decompose(e.Data)
+		if err != nil || [64]byte(raw[0x50:]) != rd.Padded() || len(e.Data) > 1<<20 {
+			t.Errorf("%d bytes of evidence, %v", len(e.Data), err)
+		}
+	})
+}
+
+// FuzzQGSReply demands that a quote is a part of the answer, as long as it says.
 func FuzzQGSReply(f *testing.F) {
-	f.Add(evidencetest.QGSAnswer([]byte("quote")))
+	good := evidencetest.QGSAnswer([]byte("quote"))
+	f.Add(good)
 	f.Add([]byte{0, 0, 0, 24})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
+	for _, at := range []int{8, 16, 20, 24} { // type, error, size of the id, size of the quote
+		bad := bytes.Clone(good)
+		bad[at], bad[at+3] = 3, 0xff
+		f.Add(bad)
+	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		if quote, err := qgsReply(bytes.NewReader(answer)); err == nil && len(quote) > len(answer) {
+		quote, err := qgsReply(bytes.NewReader(answer))
+		if err == nil && (!bytes.Contains(answer, quote) || len(quote) != int(binary.LittleEndian.Uint32(answer[24:]))) {
 			t.Errorf("a quote of %d bytes in %d", len(quote), len(answer))
 		}
 	})
 }
 
+// FuzzCheckQuote demands that what passes is for this request.
 func FuzzCheckQuote(f *testing.F) {
-	f.Add(evidencetest.Fixture(f, "tdx/tdx_quote_4.dat"))
-	f.Add(evidencetest.Fixture(f, "tdx/tdx_quote_5.dat"))
-	f.Fuzz(func(_ *testing.T, q []byte) { _ = checkQuote(q, [64]byte{}) })
+	four, five := evidencetest.Fixture(f, "tdx/tdx_quote_4.dat"), evidencetest.Fixture(f, "tdx/tdx_quote_5.dat")
+	in := [64]byte{1}
+	copy(four[quoteHeader+bodyReportData:], in[:])
+	copy(five[quoteHeader+quoteBodyHead+bodyReportData:], in[:])
+	f.Add(four)
+	f.Add(five)
+	f.Add(four[:quoteHeader+quoteBody])
+	f.Add(five[:quoteHeader+quoteBodyHead+quoteBody])
+	f.Fuzz(func(t *testing.T, q []byte) {
+		if checkQuote(q, in) == nil && !bytes.Contains(q, in[:]) {
+			t.Error("a quote for something else")
+		}
+	})
+}
+
+// FuzzHelper demands that what is passed on is an object, and compact.
+func FuzzHelper(f *testing.F) {
+	for _, text := range []string{`{"evidence":{"a":1}}`, `{"error":"no GPU"}`, `{"evidence": {} , "evidence":[]}`, `{"evidence":null}`, `{"evidence":{}}{}`, ""} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		data, err := helperStatement(text)
+		if err == nil && (!json.Valid(data) || data[0] != '{' || len(data) > len(text)) {
+			t.Errorf("%q of %q", data, text)
+		}
+	})
 }
 
 // FuzzSERequest hands whatever passes for a request to the ultravisor.

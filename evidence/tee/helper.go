@@ -62,22 +62,31 @@ func (h helper) collect(ctx context.Context, rd evidence.ReportData) (evidence.E
 	if err != nil {
 		return evidence.Evidence{}, fmt.Errorf("helper %s: %w: %w", h.socket, errdefs.ErrUnavailable, err)
 	}
+	data, err := helperStatement(text)
+	if err != nil {
+		return evidence.Evidence{}, fmt.Errorf("helper %s: %w", h.socket, err)
+	}
+	return evidence.Evidence{Kind: h.kind, Data: data}, nil
+}
+
+// helperStatement takes the evidence out of an answer, as an object of JSON.
+func helperStatement(text []byte) (json.RawMessage, error) {
 	var reply struct {
 		Evidence json.RawMessage `json:"evidence"`
 		Error    string          `json:"error"`
 	}
-	err = json.Unmarshal(text, &reply)
+	err := json.Unmarshal(text, &reply)
 	switch {
 	case err == nil && reply.Error != "":
-		return evidence.Evidence{}, fmt.Errorf("helper %s: %.*q: %w", h.socket, maxHelpText, reply.Error, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("%.*q: %w", maxHelpText, reply.Error, errdefs.ErrFailedPrecondition)
 	case err != nil || !bytes.HasPrefix(bytes.TrimSpace(reply.Evidence), []byte("{")):
-		return evidence.Evidence{}, fmt.Errorf("helper %s: answer without evidence: %w", h.socket, errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("answer without evidence: %w", errdefs.ErrDataLoss)
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, reply.Evidence); err != nil {
-		return evidence.Evidence{}, fmt.Errorf("helper %s: %w", h.socket, errdefs.ErrDataLoss)
+		return nil, errdefs.ErrDataLoss
 	}
-	return evidence.Evidence{Kind: h.kind, Data: compact.Bytes()}, nil
+	return compact.Bytes(), nil
 }
 
 func (h helper) exchange(ctx context.Context, rd evidence.ReportData) ([]byte, error) {

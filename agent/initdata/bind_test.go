@@ -52,7 +52,7 @@ func launched(t *testing.T, algorithm, text string, size int) register {
 const (
 	sha384Document = "version = \"0.1.0\"\nalgorithm = \"sha384\"\n[data]\n"
 	sha512Document = "version = \"0.1.0\"\nalgorithm = \"sha512\"\n[data]\n"
-	snp, tdx       = 32, 48 // sizes of HOST_DATA and MRCONFIGID
+	snp, tdx, cca  = 32, 48, 64 // sizes of HOST_DATA, MRCONFIGID and the realm personalization value
 )
 
 func TestBound(t *testing.T) {
@@ -66,6 +66,9 @@ func TestBound(t *testing.T) {
 		"sha256 on TDX, filled": {document, "sha256", tdx},
 		"sha384 on TDX":         {sha384Document, "sha384", tdx},
 		"sha512 on TDX, cut":    {sha512Document, "sha512", tdx},
+		"sha256 on CCA, filled": {document, "sha256", cca},
+		"sha384 on CCA, filled": {sha384Document, "sha384", cca},
+		"sha512 on CCA":         {sha512Document, "sha512", cca},
 	} {
 		t.Run(name, func(t *testing.T) {
 			anchor := launched(t, c.algorithm, c.text, c.size)

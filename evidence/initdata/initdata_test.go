@@ -81,10 +81,17 @@ func TestParse(t *testing.T) {
 }
 
 func TestDigest(t *testing.T) {
-	const abc256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-	got, err := initdata.Digest("sha256", []byte("abc"))
-	if err != nil || hex.EncodeToString(got) != abc256 {
-		t.Errorf("Digest = %x, %v", got, err)
+	for algorithm, want := range map[string]string{ // of FIPS 180-4's example
+		"sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+		"sha384": "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
+		"sha512": "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+	} {
+		if got, err := initdata.Digest(algorithm, []byte("abc")); err != nil || hex.EncodeToString(got) != want {
+			t.Errorf("Digest(%s) = %x, %v", algorithm, got, err)
+		}
+	}
+	if got, err := initdata.Digest("sm3", []byte("abc")); err == nil {
+		t.Errorf("Digest(sm3) = %x, %v", got, err)
 	}
 	for algorithm, size := range map[string]int{"sha256": 32, "sha384": 48, "sha512": 64} {
 		if got, err := initdata.Digest(algorithm, nil); err != nil || len(got) != size {
@@ -107,6 +114,20 @@ func TestDigest(t *testing.T) {
 func TestPad(t *testing.T) {
 	if got := initdata.Pad([]byte{1, 2, 3}, 2); !bytes.Equal(got, []byte{1, 2}) {
 		t.Errorf("cut = %v", got)
+	}
+	// Every digest in every register: HOST_DATA, MRCONFIGID, and the realm
+	// personalization value.
+	for _, algorithm := range []string{"sha256", "sha384", "sha512"} {
+		digest, err := initdata.Digest(algorithm, []byte("abc"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range []int{32, 48, 64} {
+			want := append(bytes.Clone(digest), make([]byte, 64)...)[:size]
+			if got := initdata.Pad(digest, size); !bytes.Equal(got, want) {
+				t.Errorf("%s in %d bytes = %x", algorithm, size, got)
+			}
+		}
 	}
 	if got := initdata.Pad([]byte{1, 2}, 4); !bytes.Equal(got, []byte{1, 2, 0, 0}) {
 		t.Errorf("filled = %v", got)

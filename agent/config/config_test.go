@@ -223,6 +223,9 @@ func TestFile(t *testing.T) {
 		{"broker", "[attestation]\ntee = \"tdx\"\n[attestation.token_configs.kbs]\nurl = \"https://k\"\ncert = \"C\"\n[attestation.eventlog_config]\nenable_eventlog = true", "", func(c *Config) {
 			c.Attestation.TEE, c.Attestation.KBS, c.Attestation.EventLog.Enable = "tdx", Endpoint{"https://k", "C"}, true
 		}},
+		{"key of a TPM", "[attestation]\ntpm_device = \"/dev/tpm7\"\ntpm_ak_handle = 0x81010077", "", func(c *Config) { c.Attestation.TPM = TPM{"/dev/tpm7", 0x81010077} }},
+		{"TPM that is no path", "[attestation]\ntpm_device = \"tpm7\"", "attestation.tpm_device: not an absolute path", nil},
+		{"handle that is none", "[attestation]\ntpm_ak_handle = 0x82000000", "attestation.tpm_ak_handle: ", nil},
 		{"old spellings", "image_registry_auth = \"file:///run/peerpod/auth.json\"\nenable_signature_verification = false\naa_kbc_params = \"cc_kbc::http://k\"", "", func(c *Config) {
 			c.Image.CredentialsURI, c.KBC = "file:///run/peerpod/auth.json", KBC{Name: "cc_kbc", URL: "http://k"}
 		}},

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,6 +122,45 @@ func TestQuoteForged(t *testing.T) {
 	if _, err := d.Quote(ak, []byte("nonce")); err != nil {
 		t.Errorf("nothing forged: %v", err)
 	}
+}
+
+// What the key has signed for something else is no answer.
+func TestQuoteForAnother(t *testing.T) {
+	s := evidencetest.StartSWTPM(t)
+	s.AK(t, ak, evidencetest.RSAKey)
+	t.Run("nonce", func(t *testing.T) {
+		var first []byte // answer to Quote
+		d := between(t, s, func(_ transport.TPM, command, response []byte) []byte {
+			if code(command) == tpm2.TPMCCQuote && first == nil {
+				first = response
+			} else if code(command) == tpm2.TPMCCQuote {
+				return first
+			}
+			return response
+		})
+		if _, err := d.Quote(ak, []byte("nonce")); err != nil {
+			t.Fatal(err)
+		}
+		if q, err := d.Quote(ak, []byte("other")); !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), "nonce") {
+			t.Errorf("a quote from before: %x, %v", q.Message, err)
+		}
+	})
+	t.Run("PCRs", func(t *testing.T) {
+		d := between(t, s, func(tpm transport.TPM, command, response []byte) []byte {
+			if code(command) != tpm2.TPMCCQuote {
+				return response
+			}
+			command[len(command)-1] = 0 // the last of the selection
+			response, err := tpm.Send(command)
+			if err != nil {
+				t.Error(err)
+			}
+			return response
+		})
+		if q, err := d.Quote(ak, []byte("nonce")); !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), "PCRs 0xffff") {
+			t.Errorf("a quote of some PCRs: %x, %v", q.Message, err)
+		}
+	})
 }
 
 func TestMalformedStream(t *testing.T) {

@@ -27,6 +27,9 @@ type Binding struct {
 	Extend ExtendAnchor // where there is no Anchor
 	// AllowUnbound accepts such a document. Only the image may say so.
 	AllowUnbound bool
+	// Booted compares with what the boot has left in a register to extend, and
+	// extends nothing. It is for whoever looks at a guest that runs.
+	Booted bool
 }
 
 // Bound reports whether hardware vouches for a document that Load returns.

@@ -31,18 +31,22 @@ func (b Binding) extend(ctx context.Context, raw []byte, device string) (*initda
 	if err != nil {
 		return nil, err
 	}
-	if before != [32]byte{} {
-		return nil, refuse("PCR 8 is %x before the agent has extended it, and not zero as after a reset", before)
+	if b.Booted {
+		err = wasExtended(before, raw, device)
+	} else if before != [32]byte{} {
+		err = refuse("PCR 8 is %x before the agent has extended it, and not zero as after a reset", before)
 	}
-	if device == "" {
-		return nil, nil
+	if err != nil || device == "" {
+		return nil, err
 	}
 	if !b.Bound() && !b.AllowUnbound {
 		return nil, fmt.Errorf("initdata on %s: %w", device,
 			refuse("the TPM of the host cannot vouch for it, and the image does not say attestation.allow_unbound_initdata = true"))
 	}
-	if err := b.extendOnce(ctx, sha256.Sum256(raw)); err != nil {
-		return nil, fmt.Errorf("initdata on %s: %w", device, err)
+	if !b.Booted {
+		if err := b.extendOnce(ctx, sha256.Sum256(raw)); err != nil {
+			return nil, fmt.Errorf("initdata on %s: %w", device, err)
+		}
 	}
 	d, err := initdata.Parse(raw)
 	if err != nil {
@@ -63,8 +67,25 @@ func (b Binding) extendOnce(ctx context.Context, digest [32]byte) error {
 	if err != nil {
 		return err
 	}
-	if want := sha256.Sum256(append(make([]byte, 32), digest[:]...)); after != want {
+	if want := extendedOnce(digest); after != want {
 		return refuse("PCR 8 is %x after its extension, and not %x", after, want)
+	}
+	return nil
+}
+
+// extendedOnce is the register after its only extension.
+func extendedOnce(digest [32]byte) [32]byte {
+	return sha256.Sum256(append(make([]byte, 32), digest[:]...))
+}
+
+// wasExtended compares the register with what the boot made of it.
+func wasExtended(value [32]byte, raw []byte, device string) error {
+	var want [32]byte
+	if device != "" {
+		want = extendedOnce(sha256.Sum256(raw))
+	}
+	if value != want {
+		return refuse("PCR 8 is %x, and the document that is there now makes it %x", value, want)
 	}
 	return nil
 }

@@ -122,3 +122,34 @@ func TestExtendOnlyFromZero(t *testing.T) {
 		}
 	}
 }
+
+// TestBooted looks at a guest that runs: it finds the document that the boot has
+// taken, and extends nothing.
+func TestBooted(t *testing.T) {
+	const text = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n"
+	for name, c := range map[string]struct {
+		pcr    [32]byte
+		device string
+		fault  string
+	}{
+		"taken":          {extended(text), "/dev/vda", ""},
+		"none":           {[32]byte{}, "", ""},
+		"not taken":      {[32]byte{}, "/dev/vda", "PCR 8 is 0000"},
+		"another":        {extended("other"), "/dev/vda", "PCR 8 is"},
+		"gone meanwhile": {extended(text), "", "PCR 8 is"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &pcr{value: c.pcr, binds: true}
+			d, err := Binding{Extend: p, Booted: true}.admit(t.Context(), []byte(text), c.device)
+			if c.fault == "" && (err != nil || (d == nil) != (c.device == "")) {
+				t.Errorf("%v, %v", d, err)
+			}
+			if c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
+				t.Errorf("%v, want %q", err, c.fault)
+			}
+			if p.extensions != 0 || p.value != c.pcr {
+				t.Error("the register was extended")
+			}
+		})
+	}
+}

@@ -19,6 +19,9 @@ import (
 // Resources themselves are not kept: each call asks the broker's policy again,
 // while the attestation behind it is shared. Calls may be concurrent.
 type Broker interface {
+	// Attest makes sure that the broker believes this guest, as Resource does
+	// before anything else.
+	Attest(ctx context.Context) error
 	Resource(ctx context.Context, u resource.URI) (secret.Bytes, error)
 }
 
@@ -87,7 +90,12 @@ type refuser struct {
 	why  string
 }
 
+// Attest always fails.
+func (r refuser) Attest(context.Context) error {
+	return r.code.Wrap(fmt.Errorf("%s: %w", r.why, errdefs.ErrFailedPrecondition))
+}
+
 // Resource always fails.
-func (r refuser) Resource(_ context.Context, u resource.URI) (secret.Bytes, error) {
-	return nil, fmt.Errorf("fetch %s: %w", u, r.code.Wrap(fmt.Errorf("%s: %w", r.why, errdefs.ErrFailedPrecondition)))
+func (r refuser) Resource(ctx context.Context, u resource.URI) (secret.Bytes, error) {
+	return nil, fmt.Errorf("fetch %s: %w", u, r.Attest(ctx))
 }

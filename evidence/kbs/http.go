@@ -76,6 +76,15 @@ func (p Proxy) forRequest() (func(*http.Request) (*url.URL, error), error) {
 	return func(r *http.Request) (*url.URL, error) { return find(r.URL) }, nil
 }
 
+// Via returns the proxy on the way to a URL, nil without one.
+func (p Proxy) Via(u *url.URL) (*url.URL, error) {
+	find, err := p.forRequest()
+	if err != nil {
+		return nil, err
+	}
+	return find(&http.Request{URL: u})
+}
+
 // server is one broker and the way to it.
 type server struct {
 	base string // URL up to and including /kbs/v0

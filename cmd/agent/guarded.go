@@ -33,20 +33,12 @@ type guarded struct {
 // what needs evidence is refused when asked for.
 func (p *process) guard() (*guarded, error) {
 	g := &guarded{}
-	attached, err := attestedDevices(p.config.Attestation.Devices)
+	settings, err := p.brokerConfig()
 	if err != nil {
 		return nil, err
 	}
-	var text []byte
-	if p.document != nil {
-		text = p.document.Raw
-	}
-	at, keeper, verifier := p.config.Attestation, p.config.Broker(), p.config.Verifier()
-	keys, err := broker.Open(broker.Config{
-		URL: keeper.URL, Cert: keeper.Cert, AttestURL: verifier.URL, AttestCert: verifier.Cert,
-		Pin: at.PinCert, Proxy: kbs.Proxy(at.Proxy), KeyAlgorithm: at.KeyAlgorithm,
-		InitData: text, Unbound: p.document != nil && !p.bound, Missing: p.missing, Devices: attached, Epoch: p.ledger.epoch.Load, Observe: g.phases.observe,
-	}, p.platform)
+	settings.Epoch, settings.Observe = p.ledger.epoch.Load, g.phases.observe
+	keys, err := broker.Open(settings, p.platform)
 	if err != nil {
 		return nil, fmt.Errorf("key broker: %w", err)
 	}
@@ -55,6 +47,24 @@ func (p *process) guard() (*guarded, error) {
 		return nil, fmt.Errorf("image pull: %w", err)
 	}
 	return g, nil
+}
+
+// brokerConfig is what the settings say of the key broker.
+func (p *process) brokerConfig() (broker.Config, error) {
+	attached, err := attestedDevices(p.config.Attestation.Devices)
+	if err != nil {
+		return broker.Config{}, err
+	}
+	var text []byte
+	if p.document != nil {
+		text = p.document.Raw
+	}
+	at, keeper, verifier := p.config.Attestation, p.config.Broker(), p.config.Verifier()
+	return broker.Config{
+		URL: keeper.URL, Cert: keeper.Cert, AttestURL: verifier.URL, AttestCert: verifier.Cert,
+		Pin: at.PinCert, Proxy: kbs.Proxy(at.Proxy), KeyAlgorithm: at.KeyAlgorithm,
+		InitData: text, Unbound: p.document != nil && !p.bound, Missing: p.missing, Devices: attached,
+	}, nil
 }
 
 // attestedDevices opens the devices that the image names, KIND or KIND=SOCKET.

@@ -21,10 +21,10 @@ import (
 type hardware struct {
 	tsm    *evidencetest.TSM
 	trust  verify.Options
-	anchor func(digest []byte) // what the guest is launched with
-	debug  func()              // launch as a guest that its host can look into
-	files  func(t *testing.T)  // further files of the kernel
-	start  func(*exec.Cmd) error
+	anchor func(digest []byte)   // what the guest is launched with
+	debug  func()                // launch as a guest that its host can look into
+	files  func(t *testing.T)    // further files of the kernel
+	start  func(*exec.Cmd) error // a program on it
 }
 
 var measured = [48]byte{0xc0, 0xff, 0xe5}
@@ -97,6 +97,8 @@ func TestHardware(t *testing.T) {
 				if code, body := g.secret(); code != http.StatusOK || body != hardwareKey {
 					t.Errorf("the key: %d %q", code, body)
 				}
+				g.attestBeside(agent)
+				g.wantServing()
 				if n := g.hw.tsm.Entries(); n != 0 {
 					t.Errorf("%d report entries are left behind", n)
 				}

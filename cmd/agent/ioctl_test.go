@@ -2,6 +2,7 @@ package main
 
 import (
 	"net"
+	"os/exec"
 	"testing"
 
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
@@ -16,7 +17,7 @@ func snpByIoctl(t *testing.T) *hardware {
 func snpDevice(t *testing.T, d *evidencetest.SEVGuest) *hardware {
 	hw := snpLaunch(d.Platform)
 	hw.tsm = &evidencetest.TSM{}
-	hw.start = evidencetest.NewKernel(t, d).Start
+	hw.start = func(cmd *exec.Cmd) error { return evidencetest.NewKernel(t, d).Start(cmd) }
 	return hw
 }
 
@@ -39,8 +40,10 @@ func tdxDevice(t *testing.T, d *evidencetest.TDXGuest, services map[uint32]func(
 		log(t)
 		evidencetest.PutFiles(t, "/sys/devices/virtual/misc", nil)
 	}
-	k := evidencetest.NewKernel(t, d)
-	k.Host = services
-	hw.start = k.Start
+	hw.start = func(cmd *exec.Cmd) error {
+		k := evidencetest.NewKernel(t, d)
+		k.Host = services
+		return k.Start(cmd)
+	}
 	return hw
 }

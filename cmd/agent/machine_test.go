@@ -31,6 +31,7 @@ type machineOf struct {
 	hw      *hardware
 	broker  *evidencetest.KBS // nil without one
 	address string
+	config  string // file
 	process *os.Process
 	log     *bytes.Buffer // to be read when it has ended
 	done    chan error
@@ -41,12 +42,12 @@ func startAgent(t *testing.T, agent string, hw *hardware, more ...string) *machi
 	t.Helper()
 	dir := t.TempDir()
 	m := &machineOf{t: t, hw: hw, address: filepath.Join(dir, "agent.sock"), log: &bytes.Buffer{}, done: make(chan error, 1)}
-	config := filepath.Join(dir, "agent.toml")
+	m.config = filepath.Join(dir, "agent.toml")
 	settings := fmt.Sprintf("server_addr = \"unix://%s\"\nguest_components_procs = \"api-server-rest\"\n", m.address) + strings.Join(more, "\n")
-	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
+	if err := os.WriteFile(m.config, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(agent, "--config", config)
+	cmd := exec.Command(agent, "--config", m.config)
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = m.log, m.log
 	if err := hw.start(cmd); err != nil {

@@ -23,6 +23,9 @@ const usage = `coffer-agent: the agent of a confidential guest
 As PID 1 it boots the guest, supervises itself and powers off at the end. As a
 service it serves the agent protocol until its sandbox is destroyed.
 
+  attest              show how far attestation gets, and end; see attest --help
+  doctor              look over the guest, and end; see doctor --help
+
   -c, --config FILE   settings instead of the kernel command line
   -v, --version       print the version
   -h, --help          print this
@@ -43,6 +46,14 @@ func role() int {
 	}
 	if len(os.Args) == 2 && os.Args[1] == pid1.Role {
 		return exit((&process{init: true}).run())
+	}
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "attest":
+			return attestRole(os.Args[2:], os.Stdout, os.Stderr)
+		case "doctor":
+			return doctorRole(os.Args[2:], os.Stdout, os.Stderr)
+		}
 	}
 	flags := flag.NewFlagSet("coffer-agent", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)

@@ -40,6 +40,8 @@ type process struct {
 	init bool     // started by our own PID 1, so the guest is bare
 	args []string // of the command line, believed
 
+	onlooker bool // beside an agent that runs: nothing of the guest is changed
+
 	config   config.Config
 	platform evidence.Collector // nil without one
 	missing  error              // why there is none

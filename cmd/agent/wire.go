@@ -57,24 +57,35 @@ type graph struct {
 }
 
 // adoptInitdata takes what the pod's owner says over what the image says, and
-// returns the first policy. The document arrives on a disk of the host, so it
-// counts only where the hardware vouches for it, or where the image does
-// without that.
+// returns the first policy.
 func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
+	if err := p.adoptDocument(ctx); err != nil {
+		return nil, err
+	}
 	engine := policy.New()
-	binding := initdata.Binding{AllowUnbound: p.config.Attestation.AllowUnbound}
-	if a, ok := p.platform.(evidence.Anchored); ok {
-		binding.Anchor = a
+	if p.document == nil {
+		return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
 	}
-	if a, ok := p.platform.(evidence.Extendable); ok {
-		binding.Extend = a
+	if text, ok := p.document.Data[keyPolicy]; ok {
+		if err := engine.Replace(ctx, text); err != nil {
+			return nil, evidence.InitdataMalformed.Wrap(fmt.Errorf("initdata: %s: %w", keyPolicy, err))
+		}
+		return engine, nil
 	}
+	return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
+}
+
+// adoptDocument puts the document's settings over those of the image. It arrives
+// on a disk of the host, so it counts only where the hardware vouches for it, or
+// where the image does without that.
+func (p *process) adoptDocument(ctx context.Context) error {
+	binding := p.binding()
 	doc, err := initdata.Load(ctx, "/dev", binding)
 	if err != nil {
-		return nil, initdataFault(err)
+		return initdataFault(err)
 	}
 	if doc == nil {
-		return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
+		return nil
 	}
 	if p.bound = binding.Bound(); !p.bound {
 		slog.WarnContext(ctx, "initdata is not bound to hardware, as the image allows")
@@ -83,17 +94,23 @@ func (p *process) adoptInitdata(ctx context.Context) (*policy.Rego, error) {
 	var report config.Report
 	p.config, report, err = config.Merge(p.config, config.Initdata{AA: doc.Data[keyAA], CDH: doc.Data[keyCDH]})
 	if err != nil {
-		return nil, evidence.InitdataMalformed.Wrap(fmt.Errorf("initdata: %w", err))
+		return evidence.InitdataMalformed.Wrap(fmt.Errorf("initdata: %w", err))
 	}
 	report.Log(ctx)
 	p.document = doc
-	if text, ok := doc.Data[keyPolicy]; ok {
-		if err := engine.Replace(ctx, text); err != nil {
-			return nil, evidence.InitdataMalformed.Wrap(fmt.Errorf("initdata: %s: %w", keyPolicy, err))
-		}
-		return engine, nil
+	return nil
+}
+
+// binding is how the platform vouches for a document.
+func (p *process) binding() initdata.Binding {
+	b := initdata.Binding{AllowUnbound: p.config.Attestation.AllowUnbound, Booted: p.onlooker}
+	if a, ok := p.platform.(evidence.Anchored); ok {
+		b.Anchor = a
 	}
-	return engine, p.loadPolicy(ctx, engine, p.config.Policy.File)
+	if a, ok := p.platform.(evidence.Extendable); ok {
+		b.Extend = a
+	}
+	return b
 }
 
 // initdataFault tells a document that must not take effect from one that is

@@ -61,7 +61,7 @@ func (a *app) root() *cobra.Command {
 		_ = root.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 	}
 	root.AddCommand(
-		a.infoCommand(), a.pingCommand(), a.rpcCommand(),
+		a.infoCommand(), a.pingCommand(), a.doctorCommand(), a.rpcCommand(),
 		a.runCommand(), a.execCommand(), a.logsCommand(), a.psCommand(), a.stopCommand(),
 		a.imageCommand(), a.initdataCommand(), a.evidenceCommand(), a.kbsCommand(), a.vmCommand(),
 	)

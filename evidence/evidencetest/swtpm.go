@@ -146,3 +146,22 @@ func (s *SWTPM) AK(t testing.TB, handle uint32, template tpm2.TPMTPublic) {
 		}
 	})
 }
+
+// Evict removes the key at the persistent handle.
+func (s *SWTPM) Evict(t testing.TB, handle uint32) {
+	t.Helper()
+	s.Client(t, func(tpm transport.TPM) {
+		key, err := tpm2.ReadPublic{ObjectHandle: tpm2.TPMHandle(handle)}.Execute(tpm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tpm2.EvictControl{
+			Auth:             tpm2.TPMRHOwner,
+			ObjectHandle:     tpm2.NamedHandle{Handle: tpm2.TPMHandle(handle), Name: key.Name},
+			PersistentHandle: tpm2.TPMHandle(handle),
+		}.Execute(tpm)
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}

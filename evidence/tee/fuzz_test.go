@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -213,6 +216,54 @@ func FuzzSERequest(f *testing.F) {
 		}
 		if m, err := h.measureUV(req, [64]byte{}); err == nil && len(m.measurement) != int(req.Measurement) {
 			t.Errorf("%d bytes of measurement for %d", len(m.measurement), req.Measurement)
+		}
+	})
+}
+
+// FuzzHCL finds in a report nothing that is not in it.
+func FuzzHCL(f *testing.F) {
+	for _, raw := range recordedHCL(f) {
+		f.Add(raw)
+		f.Add(raw[:hclClaims])
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r, err := parseHCL(raw)
+		if err != nil {
+			return
+		}
+		if len(r.claims) > len(raw) || len(r.hardware()) > reportSize {
+			t.Errorf("claims of %d bytes and a report of %d in %d", len(r.claims), len(r.hardware()), len(raw))
+		}
+		_ = r.bound()
+		if st, err := r.statement(); err == nil && (st.key.N.BitLen() > 4096 || st.key.E < 0 || len(st.userData) > 64) {
+			t.Errorf("key of %d bits, exponent %d, %d bytes of data", st.key.N.BitLen(), st.key.E, len(st.userData))
+		}
+	})
+}
+
+// imdsText answers each request with the text, without a network.
+type imdsText string
+
+// RoundTrip is that of http.RoundTripper.
+func (s imdsText) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(string(s)))}, nil
+}
+
+// FuzzIMDS reads answers of the metadata service.
+func FuzzIMDS(f *testing.F) {
+	f.Add(vcekAnswer([]byte("certificate")))
+	f.Add(`{"quote":"_-8="}`)
+	f.Add(`{"vcekCert":"-----BEGIN CERTIFICATE-----\n\n-----END CERTIFICATE-----"}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		m := imds{base: "http://host", http: &http.Client{Transport: imdsText(text)}}
+		if der, err := m.vcek(t.Context()); err == nil {
+			if len(der) > min(len(text), maxVCEK) {
+				t.Errorf("a certificate of %d bytes in %d", len(der), len(text))
+			}
+			_ = snpReport(make([]byte, reportSize)).signedBy(der)
+		}
+		if quote, err := m.quote(t.Context(), nil); err == nil && (len(quote) == 0 || len(quote) > len(text)) {
+			t.Errorf("a quote of %d bytes in %d", len(quote), len(text))
 		}
 	})
 }

@@ -38,7 +38,8 @@ var measurement = [48]byte{0xc0, 0xff, 0xe5}
 type guestUnderTest struct {
 	collector evidence.Collector
 	trust     verify.Options
-	initData  []byte            // what the register holds
+	document  string
+	initData  []byte            // its digest, as the rules have it
 	debug     func()            // relaunch as a debug guest
 	flips     map[string][]flip // by what they change
 }
@@ -56,7 +57,7 @@ func snpUnderTest(t *testing.T) guestUnderTest {
 	}
 	p.HostData = [32]byte(initdata.Pad(digest, 32))
 	g := guestUnderTest{
-		collector: onDevice(t, p), trust: snpOptions(p), initData: digest, debug: func() { p.Debug = true },
+		collector: onDevice(t, p), trust: snpOptions(p), document: document, initData: digest, debug: func() { p.Debug = true },
 		flips: map[string][]flip{},
 	}
 	for field, at := range map[string][2]int{"report_data": {64, 1}, "measurement": {48, 1}, "host_data": {32, 1}, "chip_id": {64, 5}} {
@@ -97,7 +98,7 @@ func tdxUnderTest(t *testing.T) guestUnderTest {
 		t.Fatal(err)
 	}
 	g := guestUnderTest{
-		collector: collector, trust: verify.Options{TDXRoots: p.Roots()}, initData: digest, debug: func() { p.Debug = true },
+		collector: collector, trust: verify.Options{TDXRoots: p.Roots()}, document: document, initData: digest, debug: func() { p.Debug = true },
 		flips: map[string][]flip{},
 	}
 	for field, at := range map[string][3]int{"report data": {568, 64, 1}, "MRTD": {184, 48, 1}, "MRCONFIGID": {232, 48, 1}, "RTMR": {376, 192, 11}, "attributes": {168, 8, 1}, "signature": {636, 128, 7}} {
@@ -183,14 +184,16 @@ func brokerFor(t *testing.T, g guestUnderTest, rules string) *evidencetest.KBS {
 
 func clientFor(t *testing.T, g guestUnderTest, broker *evidencetest.KBS) *kbs.Client {
 	t.Helper()
-	c, err := kbs.New(kbs.Config{URL: broker.URL, Collector: g.collector, InitData: []byte(document), Backoff: time.Millisecond})
+	c, err := kbs.New(kbs.Config{URL: broker.URL, Collector: g.collector, InitData: []byte(g.document), Backoff: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-var platforms = map[string]func(*testing.T) guestUnderTest{"snp": snpUnderTest, "tdx": tdxUnderTest}
+var platforms = map[string]func(*testing.T) guestUnderTest{
+	"snp": snpUnderTest, "tdx": tdxUnderTest, "az-snp-vtpm": azSNPUnderTest, "az-tdx-vtpm": azTDXUnderTest,
+}
 
 // TestHandshake gets a key for the evidence of a platform, and does not where
 // the owner wants another guest.

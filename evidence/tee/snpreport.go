@@ -16,6 +16,7 @@ type snpReport []byte
 
 const (
 	reportSize      = 1184
+	reportInput     = 0x50 // report data
 	reportSignature = 0x2a0
 )
 
@@ -126,7 +127,7 @@ func (r snpReport) check(in [64]byte) error {
 	if v := r.u32(0x30); v != 0 {
 		return fmt.Errorf("report is for VMPL %d, verifiers accept 0 alone: %w", v, errdefs.ErrFailedPrecondition)
 	}
-	if [64]byte(r[0x50:]) != in {
+	if [64]byte(r[reportInput:]) != in {
 		return evidence.DriverReply.Wrap(fmt.Errorf("report carries other report data: %w", errdefs.ErrDataLoss))
 	}
 	// The JSON form has no place for these bytes, so the signature would fail.

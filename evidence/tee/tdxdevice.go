@@ -15,6 +15,7 @@ import (
 // The report of the TDX module (Intel TDX Module ABI, TDREPORT_STRUCT).
 const (
 	tdreportSize     = 1024
+	tdreportData     = 128      // REPORTDATA
 	tdreportConfigID = 512 + 64 // MRCONFIGID in TDINFO
 )
 

@@ -38,12 +38,15 @@ type Driver struct {
 // Option changes where platforms are looked for.
 type Option func(*host)
 
-// Drivers returns the platforms in the order in which they are looked for. A
-// guest runs on one platform, so the order decides only how long it takes to
-// find it: TDX first, as its reports cannot be mistaken for another's. The
-// sample collector is not among them, so no search ends there. At the end come
-// platforms that are refused by name. Without a dialer a TDX guest gets quotes
-// only through the kernel's report interface.
+// Drivers returns the platforms in the order in which they are looked for,
+// which is the reference guest's: TDX, whose reports cannot be mistaken for
+// another's; Azure before SNP, since below a paravisor the kernel's own device
+// of SNP would say nothing that a verifier reads; a plain TPM last, as the host
+// can put one into any machine. It can put an HCL report there, too, and then
+// gets evidence of Azure that no hardware vouches for. At the end come
+// platforms that are refused by name. The sample collector is not among them,
+// so no search ends there. Without a dialer a TDX guest gets quotes only
+// through the kernel's report interface.
 func Drivers(qgs QGSDialer, options ...Option) []Driver {
 	h := host{root: "/", reports: tsm.OS("/"), qgs: qgs, ioctl: ioctl, openSNP: openSNP, openTPM: tpm.Open}
 	for _, o := range options {
@@ -137,6 +140,8 @@ type host struct {
 func (h host) drivers() []Driver {
 	return []Driver{
 		h.tdx(),
+		h.azTDX(),
+		h.azSNP(),
 		h.snp(),
 		h.cca(),
 		h.se(),

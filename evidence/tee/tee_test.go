@@ -96,7 +96,7 @@ func TestPresentOpensTheDevice(t *testing.T) {
 	} {
 		for _, device := range []string{"sev-guest", "tdx_guest"} {
 			t.Run(name+" at "+device, func(t *testing.T) {
-				h := host{root: t.TempDir(), reports: &evidencetest.TSM{}}
+				h := host{root: t.TempDir(), reports: &evidencetest.TSM{}, openTPM: tpm.Open}
 				if err := os.Mkdir(filepath.Join(h.root, "dev"), 0o700); err != nil {
 					t.Fatal(err)
 				}

@@ -250,7 +250,7 @@ func (m *machineOf) attestBeside(agent string) {
 	if strings.Contains(r.out, `"quote"`) {
 		kind = evidence.TDX
 	}
-	st, err := verify.Evidence(kind, []byte(r.out), m.hw.trust)
+	st, err := verify.Evidence(kind, []byte(r.out), m.hw.Trust())
 	if err != nil || !bytes.Equal(st.ReportData[:], bytes.Repeat([]byte{0xab}, 64)) || r.code != 0 {
 		m.t.Errorf("evidence: exit code %d, %v, %.200q, %s", r.code, err, r.out, r.err)
 	}
@@ -260,7 +260,7 @@ func (m *machineOf) attestBeside(agent string) {
 			m.t.Errorf("lacks %q: %d\n%s\n%s", want, r.code, r.out, r.err)
 		}
 	}
-	if r.code != 0 || strings.Contains(r.out+r.err, hardwareKey) {
+	if r.code != 0 || strings.Contains(r.out+r.err, evidencetest.OwnerText) {
 		m.t.Errorf("exit code %d\n%s\n%s", r.code, r.out, r.err)
 	}
 	r = runOneShotOn(m.t, m.hw.start, agent, "doctor", "-c", m.config, "-o", "json")

@@ -1,53 +1,45 @@
 package main
 
 import (
-	"encoding/hex"
-	"fmt"
 	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/coffer-cc/coffer/agent/network"
-	"github.com/coffer-cc/coffer/evidence/devkbs"
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
-	"github.com/coffer-cc/coffer/evidence/initdata"
 	"github.com/coffer-cc/coffer/evidence/measure"
-	"github.com/coffer-cc/coffer/evidence/verify"
 )
 
 // hardware is a platform that this machine does not have: a kernel interface
 // that programs cannot tell from the real one, with a signer behind it.
 type hardware struct {
-	tsm    *evidencetest.TSM
-	trust  verify.Options
-	anchor func(digest []byte)   // what the guest is launched with
-	debug  func()                // launch as a guest that its host can look into
-	files  func(t *testing.T)    // further files of the kernel
-	start  func(*exec.Cmd) error // a program on it
+	evidencetest.Platform
+	tsm   *evidencetest.TSM
+	debug func()                // launch as a guest that its host can look into
+	files func(t *testing.T)    // further files of the kernel
+	start func(*exec.Cmd) error // a program on it
 }
 
 var measured = [48]byte{0xc0, 0xff, 0xe5}
 
-func snpHardware(t *testing.T) *hardware { return snpLaunch(evidencetest.NewSNP(t)) }
-
-func snpLaunch(p *evidencetest.SNP) *hardware {
-	p.Measurement = measured
-	root, between := p.Roots()
+func hardwareOf(p evidencetest.Platform, debug *bool) *hardware {
 	return &hardware{
-		tsm:    &evidencetest.TSM{Provider: "sev_guest", Sign: p.Sign},
-		trust:  verify.Options{SNPRoots: []verify.SNPChain{{Product: "Milan", Kind: "VCEK", Root: root, Between: between}}},
-		anchor: func(digest []byte) { p.HostData = [32]byte(initdata.Pad(digest, 32)) },
-		debug:  func() { p.Debug = true },
-		files:  func(*testing.T) {},
-		start:  (*exec.Cmd).Start,
+		Platform: p,
+		tsm:      &evidencetest.TSM{Provider: p.Provider(), Sign: p.Sign},
+		debug:    func() { *debug = true },
+		files:    func(*testing.T) {},
+		start:    (*exec.Cmd).Start,
 	}
 }
+
+func snpHardware(t *testing.T) *hardware { return snpLaunch(evidencetest.NewSNP(t)) }
+
+func snpLaunch(p *evidencetest.SNP) *hardware { return hardwareOf(p, &p.Debug) }
 
 func tdxHardware(t *testing.T) *hardware { return tdxLaunch(t, evidencetest.NewTDX(t)) }
 
 func tdxLaunch(t *testing.T, p *evidencetest.TDX) *hardware {
-	p.MRTD = measured
 	area := evidencetest.Fixture(t, "eventlog/ccel_data.dat.gz")
 	events, _, err := measure.CCEL(area)
 	if err != nil {
@@ -56,20 +48,13 @@ func tdxLaunch(t *testing.T, p *evidencetest.TDX) *hardware {
 	if p.RTMR, err = measure.Replay(events); err != nil {
 		t.Fatal(err)
 	}
-	return &hardware{
-		tsm:    &evidencetest.TSM{Provider: "tdx_guest", Sign: p.Sign},
-		trust:  verify.Options{TDXRoots: p.Roots()},
-		anchor: func(digest []byte) { p.MRConfigID = [48]byte(initdata.Pad(digest, 48)) },
-		debug:  func() { p.Debug = true },
-		files: func(t *testing.T) {
-			evidencetest.PutFiles(t, "/sys/firmware", map[string][]byte{"acpi/tables/data/CCEL": area})
-			evidencetest.PutFiles(t, "/sys/devices/virtual/misc", map[string][]byte{"tdx_guest/measurements/mrconfigid": p.MRConfigID[:]})
-		},
-		start: (*exec.Cmd).Start,
+	hw := hardwareOf(p, &p.Debug)
+	hw.files = func(t *testing.T) {
+		evidencetest.PutFiles(t, "/sys/firmware", map[string][]byte{"acpi/tables/data/CCEL": area})
+		evidencetest.PutFiles(t, "/sys/devices/virtual/misc", map[string][]byte{"tdx_guest/measurements/mrconfigid": p.MRConfigID[:]})
 	}
+	return hw
 }
-
-const hardwareKey = "a key of the owner"
 
 // TestHardware runs the agent as it ships in a guest of each platform. It gets
 // a key with the document that it was launched with, and does not start with
@@ -94,20 +79,16 @@ func TestHardware(t *testing.T) {
 			t.Run("own document", func(t *testing.T) {
 				g := bootOn(t, agent, open(t), launch{disk: true, anchor: same})
 				g.wantServing()
-				if code, body := g.secret(); code != http.StatusOK || body != hardwareKey {
+				if code, body := g.secret(); code != http.StatusOK || body != evidencetest.OwnerText {
 					t.Errorf("the key: %d %q", code, body)
+				}
+				if code, body := g.secretOf(evidencetest.OtherKey); code == http.StatusOK || !strings.Contains(body, "denied by the key broker") {
+					t.Errorf("a key for another measurement: %d %q", code, body)
 				}
 				g.attestBeside(agent)
 				g.wantServing()
 				if n := g.hw.tsm.Entries(); n != 0 {
 					t.Errorf("%d report entries are left behind", n)
-				}
-			})
-			t.Run("measurement that the owner does not want", func(t *testing.T) {
-				g := bootOn(t, agent, open(t), launch{disk: true, anchor: same, demand: [48]byte{1}})
-				g.wantServing()
-				if code, body := g.secret(); code == http.StatusOK || !strings.Contains(body, "denied by the key broker") {
-					t.Errorf("the key: %d %q", code, body)
 				}
 			})
 			t.Run("debug guest", func(t *testing.T) {
@@ -143,32 +124,19 @@ func TestHardware(t *testing.T) {
 type launch struct {
 	disk   bool                       // attach the document
 	anchor func(digest []byte) []byte // what to launch with, nil for zeros
-	demand [48]byte                   // measurement that the broker wants, zero for the right one
 }
 
 func same(digest []byte) []byte { return digest }
 
 func bootOn(t *testing.T, agent string, hw *hardware, l launch) *machineOf {
 	t.Helper()
-	if l.demand == ([48]byte{}) {
-		l.demand = measured
-	}
-	rules, err := devkbs.ParseRules(fmt.Appendf(nil, "[[resource]]\npath = \"*/*/*\"\nmeasurement = [%q]\n", hex.EncodeToString(l.demand[:])))
-	if err != nil {
-		t.Fatal(err)
-	}
-	broker := evidencetest.NewKBS(t, devkbs.Options{
-		Resources: evidencetest.Resources(map[string]string{"default/key/1": hardwareKey}),
-		Rules:     rules, Verify: hw.trust, Issuer: "owner",
-	})
-	text := fmt.Sprintf("version = \"0.1.0\"\nalgorithm = \"sha384\"\n[data]\n\"aa.toml\" = '''\n[token_configs.kbs]\nurl = %q\n'''\n", broker.URL)
-	digest, err := initdata.Digest("sha384", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	owner := evidencetest.NewOwner(t, hw.Trust(), measured)
+	text, digest := evidencetest.Document(t, owner.URL)
+	var anchor []byte
 	if l.anchor != nil {
-		hw.anchor(l.anchor(digest))
+		anchor = l.anchor(digest)
 	}
+	hw.Launch(measured, anchor)
 	disks := map[string]string{}
 	if l.disk {
 		disks["vdx"] = text
@@ -177,6 +145,6 @@ func bootOn(t *testing.T, agent string, hw *hardware, l launch) *machineOf {
 	evidencetest.MountTSM(t, hw.tsm)
 	hw.files(t)
 	m := startAgent(t, agent, hw)
-	m.broker = broker
+	m.broker = owner.KBS
 	return m
 }

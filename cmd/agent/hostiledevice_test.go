@@ -61,7 +61,7 @@ func (m *machineOf) wantNoKey(fault string) {
 func (m *machineOf) wantKey() {
 	m.t.Helper()
 	m.wantServing()
-	if code, body := m.secret(); code != http.StatusOK || body != hardwareKey {
+	if code, body := m.secret(); code != http.StatusOK || body != evidencetest.OwnerText {
 		m.t.Errorf("the key: %d %q", code, body)
 	}
 }
@@ -198,7 +198,7 @@ func TestSilentDevice(t *testing.T) {
 			<-h.asked
 			cancel()
 		}()
-		if code, body, err := m.askSecret(ctx); err == nil {
+		if code, body, err := m.askSecret(ctx, evidencetest.OwnerKey); err == nil {
 			t.Errorf("the key: %d %q", code, body)
 		}
 		m.wantServing()
@@ -229,7 +229,7 @@ func TestSilentDevice(t *testing.T) {
 		gone := make(chan struct{})
 		go func() {
 			defer close(gone)
-			_, _, _ = m.askSecret(ctx) // whatever becomes of it
+			_, _, _ = m.askSecret(ctx, evidencetest.OwnerKey) // whatever becomes of it
 		}()
 		<-h.asked
 		m.end()

@@ -181,17 +181,22 @@ func (m *machineOf) openFiles() (names []string) {
 // secret asks for a key as a workload does.
 func (m *machineOf) secret() (int, string) {
 	m.t.Helper()
+	return m.secretOf(evidencetest.OwnerKey)
+}
+
+func (m *machineOf) secretOf(path string) (int, string) {
+	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
 	defer cancel()
-	code, body, err := m.askSecret(ctx)
+	code, body, err := m.askSecret(ctx, path)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	return code, body
 }
 
-func (m *machineOf) askSecret(ctx context.Context) (code int, body string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8006/cdh/resource/default/key/1", nil)
+func (m *machineOf) askSecret(ctx context.Context, path string) (code int, body string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8006/cdh/resource/"+path, nil)
 	if err != nil {
 		return 0, "", err
 	}

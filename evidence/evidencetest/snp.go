@@ -26,6 +26,8 @@ type SNP struct {
 	Debug       bool
 	// NoCerts leaves the host's table of certificates empty.
 	NoCerts bool
+	// ExtraCerts makes an entry of the table longer that nobody knows.
+	ExtraCerts int
 	// Fault is what the device answers instead of a report.
 	Fault error
 	// Edit may change a report before it is signed.
@@ -87,7 +89,7 @@ func (s *SNP) Report(in [64]byte) ([]byte, error) {
 }
 
 // Table is what the host keeps: GUIDs with offsets and lengths, zeros, blobs.
-// One entry is of a kind that nobody knows.
+// One entry is of a kind that nobody knows, and ExtraCerts longer than it has to be.
 func (s *SNP) Table() []byte {
 	if s.NoCerts {
 		return nil
@@ -96,7 +98,7 @@ func (s *SNP) Table() []byte {
 		guid string
 		der  []byte
 	}{
-		{"ecae0c0f-9502-43b1-afa2-0ae2e0d565b6", []byte("extra platform info")},
+		{"ecae0c0f-9502-43b1-afa2-0ae2e0d565b6", append([]byte("extra platform info"), make([]byte, s.ExtraCerts)...)},
 		{abi.AskGUID, s.signer.Ask.Raw}, {abi.VcekGUID, s.signer.Vcek.Raw}, {abi.ArkGUID, s.signer.Ark.Raw},
 	}
 	at := (len(entries) + 1) * abi.CertTableEntrySize

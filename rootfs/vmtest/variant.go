@@ -11,10 +11,11 @@ import (
 
 // A Variant is a guest image that holds more than the tree's own.
 type Variant struct {
-	Modules []string // kernel modules to load at boot, after the usual ones
-	Add     []image.Addition
-	Disk    bool   // the machine's root is a disk and no initrd
-	Config  string // agent.toml, "" for that of the other tests
+	Modules     []string // kernel modules to load at boot, after the usual ones
+	ModuleFiles []string // those of tests, after all others
+	Config      string   // in place of the usual agent.toml
+	Add         []image.Addition
+	Disk        bool // the machine's root is a disk and no initrd
 }
 
 // Build makes the image and returns a machine that boots from it.
@@ -26,9 +27,10 @@ func (v Variant) Build(t testing.TB) vm.Config {
 	}
 	o := b.options
 	o.Modules = append(image.DefaultModules(), v.Modules...)
+	o.ModuleFiles = v.ModuleFiles
+	o.Config = cmp.Or(v.Config, o.Config)
 	o.Add = v.Add
 	o.Disk = v.Disk
-	o.Config = cmp.Or(v.Config, o.Config)
 	o.Out = t.TempDir()
 	if _, err := b.store.Build(t.Context(), o); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"embed"
 	"io"
+	"io/fs"
 	"strings"
 	"testing"
 )
@@ -33,4 +34,20 @@ func Fixture(t testing.TB, name string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// Fixtures lists the names of all of them.
+func Fixtures(t testing.TB) []string {
+	t.Helper()
+	var names []string
+	err := fs.WalkDir(fixtures, "testdata", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && path != "testdata/ORIGIN.md" {
+			names = append(names, strings.TrimPrefix(path, "testdata/"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }

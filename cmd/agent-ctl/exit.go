@@ -24,6 +24,7 @@ const (
 	exitNotFound      = 4
 	exitUnreachable   = 5
 	exitUnimplemented = 6
+	exitMismatch      = 7
 )
 
 const exitHelp = `Exit codes:
@@ -33,7 +34,8 @@ const exitHelp = `Exit codes:
   3  refused by policy, key broker, image policy or registry
   4  no such container, process, image or file
   5  the agent cannot be reached, or did not answer in time
-  6  the agent does not implement the call
+  6  the agent does not implement the call, or a format is not known here
+  7  evidence is genuine, but not as demanded
 run and exec pass the exit code of the workload on; a failure of their own is
 told by a line on stderr that begins with "agent-ctl:".`
 
@@ -49,6 +51,11 @@ type unreachableError struct{ error }
 
 func (e unreachableError) Unwrap() error { return e.error }
 
+// mismatchError is genuine evidence that does not say what it should.
+type mismatchError string
+
+func (e mismatchError) Error() string { return string(e) }
+
 // workloadExit carries the exit code of a workload to the caller's shell.
 type workloadExit int
 
@@ -60,6 +67,7 @@ func exitCode(err error) int {
 		workload    workloadExit
 		unreachable unreachableError
 		op          *net.OpError
+		mismatch    mismatchError
 	)
 	switch {
 	case err == nil:
@@ -68,6 +76,10 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &workload):
 		return int(workload)
+	case errors.As(err, &mismatch):
+		return exitMismatch
+	case errdefs.IsNotImplemented(err):
+		return exitUnimplemented
 	case errors.As(err, &unreachable), errors.As(err, &op), errors.Is(err, ttrpc.ErrClosed),
 		errors.Is(err, context.DeadlineExceeded):
 		return exitUnreachable

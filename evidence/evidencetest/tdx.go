@@ -25,6 +25,8 @@ type TDX struct {
 	MRConfigID [48]byte
 	RTMR       [4][48]byte
 	Debug      bool
+	SVN        [16]byte // security versions of the TDX module and its platform
+	SVN2       [16]byte // of those that run now, in version 5; zeros for the same
 	// Edit may change what is signed before it is.
 	Edit func([]byte)
 	// EditQE may change the report of the quoting enclave before it is signed.
@@ -32,10 +34,13 @@ type TDX struct {
 	// Fault is what the platform answers instead of a quote.
 	Fault error
 
-	root  *x509.Certificate
-	chain []byte // PEM: PCK, platform CA, root
-	pck   *ecdsa.PrivateKey
-	key   *ecdsa.PrivateKey // attestation key
+	root    *x509.Certificate
+	rootKey *ecdsa.PrivateKey
+	ca      *x509.Certificate // of the PCK certificate
+	caKey   *ecdsa.PrivateKey
+	chain   []byte // PEM: PCK, platform CA, root
+	pck     *ecdsa.PrivateKey
+	key     *ecdsa.PrivateKey // attestation key
 }
 
 // NewTDX is a platform with a fresh root.
@@ -71,8 +76,11 @@ func OpenTDX() (*TDX, error) {
 		}
 		signer = key
 		p.chain = append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), p.chain...)
-		if i == 0 {
-			p.root = issuer
+		switch i {
+		case 0:
+			p.root, p.rootKey = issuer, key
+		case 1:
+			p.ca, p.caKey = issuer, key
 		}
 	}
 	p.pck = signer
@@ -194,7 +202,15 @@ func (p *TDX) body(in [64]byte) []byte {
 	for i, r := range p.RTMR {
 		copy(b[328+48*i:], r[:])
 	}
+	copy(b, p.SVN[:])
 	copy(b[520:], in[:])
+	if p.Version == 5 {
+		now := p.SVN2
+		if now == ([16]byte{}) {
+			now = p.SVN
+		}
+		copy(b[584:], now[:])
+	}
 	return b
 }
 
@@ -204,6 +220,8 @@ func (p *TDX) certification() ([]byte, error) {
 	report := make([]byte, 384)
 	report[48] = 0x15 // attributes: INIT, MODE64BIT, PROVISIONKEY
 	copy(report[128:], intelSigner())
+	binary.LittleEndian.PutUint16(report[256:], 2) // product of the quoting enclave for TDX
+	binary.LittleEndian.PutUint16(report[258:], 4)
 	sum := sha256.Sum256(append(point(&p.key.PublicKey), auth...))
 	copy(report[320:], sum[:])
 	if p.EditQE != nil {

@@ -52,6 +52,19 @@ func (e Entry) tagged() []byte {
 	return append(b, line...)
 }
 
+// Line reads an event of a log back as an Entry; ok is false where it is none.
+func Line(e Event) (line Entry, ok bool) {
+	if e.Type != eventTag || len(e.Data) < 8 || binary.LittleEndian.Uint32(e.Data) != aaelTag || int64(binary.LittleEndian.Uint32(e.Data[4:])) != int64(len(e.Data)-8) {
+		return line, false
+	}
+	parts := strings.SplitN(string(e.Data[8:]), " ", 3)
+	if len(parts) != 3 {
+		return line, false
+	}
+	line = Entry{parts[0], parts[1], parts[2]}
+	return line, line.Check() == nil
+}
+
 // encode returns the entry as an event of the log (TCG2 crypto agile), and the
 // digest that goes into the register.
 func (e Entry) encode(b Bank, register uint32) (event, digest []byte) {

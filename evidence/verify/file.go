@@ -3,12 +3,10 @@ package verify
 import (
 	"bytes"
 	"cmp"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/measure"
@@ -16,8 +14,8 @@ import (
 
 // File is evidence in one of the forms in which it is found on disks.
 type File struct {
-	Form   string          // see the constants
-	Claims json.RawMessage // of a token, whose signature nobody checked
+	Form  string // see the constants
+	Token *Token // what a token says; nil for all else
 
 	raw []byte
 }
@@ -82,11 +80,32 @@ func evidenceForm(text []byte) string {
 }
 
 func openToken(text string) (*File, error) {
-	claims, err := base64.RawURLEncoding.DecodeString(strings.Split(text, ".")[1])
-	if err != nil || !json.Valid(claims) {
-		return nil, malformed("token")
+	t, err := ReadToken(text)
+	if err != nil {
+		return nil, err
 	}
-	return &File{Form: FormToken, Claims: claims}, nil
+	return &File{Form: FormToken, Token: t}, nil
+}
+
+// Log lists the events of a log, by itself or in evidence of TDX; nil without
+// one.
+func (f *File) Log() ([]LogEntry, error) {
+	log := f.raw
+	if f.Form == FormTDX {
+		var e struct {
+			EventLog []byte `json:"cc_eventlog"`
+		}
+		if err := json.Unmarshal(f.raw, &e); err != nil {
+			return nil, malformed("tdx evidence")
+		}
+		log = e.EventLog
+	} else if f.Form != FormLog {
+		return nil, nil
+	}
+	if len(log) == 0 {
+		return nil, nil
+	}
+	return Log(log)
 }
 
 // Describe reads without judging: whatever it returns may be forged.
@@ -128,7 +147,7 @@ func describeQuote(raw []byte) (*Statement, error) {
 	}
 	family := ""
 	if certs, err := parsePEM(q.chain); err == nil {
-		family = fmspc(certs[0])
+		family = readPCK(certs[0]).fmspc
 	}
 	return q.statement(family), nil
 }

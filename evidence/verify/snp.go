@@ -80,7 +80,18 @@ func Report(raw []byte, certs Certs, o Options) (*Statement, error) {
 	if err := libraryReport(r, vek, chain, o); err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}
-	return r.statement(chain.Product, chain.Kind), nil
+	st := r.statement(chain.Product, chain.Kind)
+	if o.Collateral == nil {
+		return st, nil
+	}
+	checked, err := o.Collateral.unrevoked([]*x509.Certificate{vek, chain.Between, chain.Root}, o.now(), false)
+	if err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	if checked > 0 {
+		st.set("revocation", fmt.Sprintf("checked for %d of 2 certificates", checked))
+	}
+	return st, nil
 }
 
 type report []byte
@@ -172,6 +183,7 @@ func (r report) statement(product, kind string) *Statement {
 			{"tsme", fmt.Sprint(platform&platformTSME != 0)},
 			{"reported_tcb", tcbOf(r[0x180:0x188], product).String()},
 			{"tcb_status", "not checked: compare reported_tcb with what you demand"},
+			{"revocation", "not checked: needs AMD's CRL"},
 			{"chip_id", hex.EncodeToString(r[0x1a0:0x1e0])},
 			{"chip_id_masked", fmt.Sprint(r.u32(0x48)&keyInfoMasked != 0)},
 		},

@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"strings"
+	"time"
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/measure"
@@ -87,9 +89,18 @@ func Quote(raw []byte, o Options) (*Statement, error) {
 		return nil, fmt.Errorf("quote: %w", err)
 	}
 	st := q.statement(pck.fmspc)
-	if o.Collateral != nil {
-		st.set("tcb_status", "UpToDate")
+	if o.Collateral == nil {
+		return st, nil
 	}
+	v, err := q.tcb(pck, o)
+	if err != nil {
+		return nil, fmt.Errorf("quote: %w", err)
+	}
+	st.TCBStatus = v.status
+	st.set("tcb_status", v.status)
+	st.Facts = append(st.Facts,
+		Fact{"tcb_date", v.date}, Fact{"advisories", strings.Join(v.advisories, " ")},
+		Fact{"tcb_evaluation", fmt.Sprint(v.evaluation)}, Fact{"collateral_expires", v.expires.UTC().Format(time.RFC3339)})
 	return st, nil
 }
 

@@ -5,8 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	_ "embed"
-	"encoding/asn1"
-	"encoding/hex"
 	"encoding/pem"
 
 	"github.com/google/go-tdx-guest/abi"
@@ -31,7 +29,8 @@ func (o Options) tdxRoots() *x509.CertPool {
 // certificate is a platform's certificate, which its chain vouches for.
 type certificate struct {
 	key   *ecdsa.PublicKey
-	fmspc string // family and model of the platform, in hex
+	chain []*x509.Certificate // leaf first, with the root
+	pckExtensions
 }
 
 // maxChain bounds the certificates of a quote; there are three.
@@ -51,16 +50,17 @@ func pckCertificate(chain []byte, o Options) (*certificate, error) {
 	if leaf.Subject.CommonName != "Intel SGX PCK Certificate" {
 		return nil, forged("leaf is not a PCK certificate")
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{
+	chains, err := leaf.Verify(x509.VerifyOptions{
 		Roots: o.tdxRoots(), Intermediates: between, CurrentTime: o.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}); err != nil {
+	})
+	if err != nil {
 		return nil, forged("PCK certificate: %v", err)
 	}
 	key, ok := leaf.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != curve256 {
 		return nil, malformed("PCK certificate has no key on P-256")
 	}
-	return &certificate{key: key, fmspc: fmspc(leaf)}, nil
+	return &certificate{key, chains[0], readPCK(leaf)}, nil
 }
 
 func parsePEM(text []byte) ([]*x509.Certificate, error) {
@@ -82,40 +82,11 @@ func parsePEM(text []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// Extensions of PCK certificates (Intel: SGX PCK Certificate and CRL Profile).
-var (
-	oidSGX   = asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1}
-	oidFMSPC = asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1, 4}
-)
-
-// fmspc is empty where the certificate does not tell.
-func fmspc(leaf *x509.Certificate) string {
-	for _, ext := range leaf.Extensions {
-		var fields []struct {
-			ID    asn1.ObjectIdentifier
-			Value asn1.RawValue
-		}
-		if !ext.Id.Equal(oidSGX) {
-			continue
-		}
-		if _, err := asn1.Unmarshal(ext.Value, &fields); err != nil {
-			return ""
-		}
-		for _, f := range fields {
-			if f.ID.Equal(oidFMSPC) {
-				return hex.EncodeToString(f.Value.Bytes)
-			}
-		}
-	}
-	return ""
-}
-
 // libraryQuote is the second opinion, on the versions that the library reads.
+// It is not asked for the TCB: of all that Intel says of one it knows good and
+// bad alone.
 func libraryQuote(raw []byte, version uint16, o Options) (err error) {
 	if version != 4 {
-		if o.Collateral != nil {
-			return unknown("collateral for a quote of version %d", version)
-		}
 		return nil
 	}
 	defer func() {
@@ -127,11 +98,7 @@ func libraryQuote(raw []byte, version uint16, o Options) (err error) {
 	if err != nil {
 		return malformed("go-tdx-guest: %v", err)
 	}
-	options := &library.Options{Now: o.now(), TrustedRoots: o.tdxRoots()}
-	if o.Collateral != nil {
-		options.Getter, options.GetCollateral, options.CheckRevocations = o.Collateral, true, true
-	}
-	if err := library.TdxQuote(q, options); err != nil {
+	if err := library.TdxQuote(q, &library.Options{Now: o.now(), TrustedRoots: o.tdxRoots()}); err != nil {
 		return forged("go-tdx-guest: %v", err)
 	}
 	return nil

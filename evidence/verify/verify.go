@@ -8,7 +8,8 @@
 // format and processor that Trustee reads. Where github.com/google/go-tdx-guest
 // and go-sev-guest know the format too, they judge as well, and both have to
 // agree; their verify packages are the ones this package is there to import.
-// github.com/google/go-tpm reads the structures of TPMs, and talks to none.
+// github.com/google/go-tpm reads the structures of TPMs, and talks to none; the
+// JOSE library verifies the tokens of brokers.
 package verify
 
 import (
@@ -39,6 +40,7 @@ type Statement struct {
 	// HostControlled says that nothing vouches for who signed: a plain TPM is as
 	// honest as its owner. It says something only to who knows its key, AK.
 	HostControlled bool
+	TCBStatus      string // of TDX, where collateral was given; one of TCBStatuses
 	Format         string // version of quote or report, and the processor of SNP
 	Facts          []Fact // further values, debug, TCB and SMT among them
 	Events         int    // entries of the event log that the RTMRs replay from; 0 without a log
@@ -89,19 +91,14 @@ type Options struct {
 
 	// TDXRoots are roots of PCK certificates; nil is Intel's.
 	TDXRoots *x509.CertPool
-	// Collateral answers for Intel's provisioning certification service, from
-	// files for example. With it a quote of version 4 is also held against the
-	// TCB that Intel calls current and against revocations; one of version 5 is
-	// refused, as nothing here knows how. Nil checks neither.
-	Collateral Collateral
+	// Collateral is what the vendors publish. With it a quote is held against the
+	// TCB levels, the identity of the quoting enclave and the CRLs of Intel, all
+	// of which it has to hold; and an SNP chain against the CRLs of AMD that it
+	// holds. Nil checks none.
+	Collateral *Collateral
 	// SNPRoots are chains of endorsement keys; nil are AMD's for Milan, Genoa
 	// and Turin, for VCEK and VLEK.
 	SNPRoots []SNPChain
-}
-
-// Collateral is an HTTPS GET.
-type Collateral interface {
-	Get(url string) (header map[string][]string, body []byte, err error)
 }
 
 func (o Options) now() time.Time {

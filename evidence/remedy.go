@@ -13,7 +13,7 @@ func Meanings() []Meaning {
 	return []Meaning{
 		{PlatformNone, "no confidential platform was found, or not the configured one", "launch the guest as a confidential VM; the image's kernel needs the platform's guest driver; `sample` must be named in `attestation.tee`"},
 		{PlatformWrong, "the guest runs on another platform than `attestation.tee` names", "correct or remove `attestation.tee` in the image's file, or launch on the other platform"},
-		{PlatformUnsupported, "the platform's report or quote has a version, processor or privilege level that verifiers do not read", "update the host's firmware and hypervisor, or the agent where the platform is newer; launch the guest at VMPL 0"},
+		{PlatformUnsupported, "the platform's report or quote has a version, processor or privilege level that verifiers do not read, or the platform is SEV, SEV-ES, CSV or SGX", "update the host's firmware and hypervisor, or the agent where the platform is newer; launch the guest at VMPL 0; enable SNP in place of SEV"},
 		{InitdataRefused, "the initdata document is not the one the hardware was launched with, or no hardware vouches for it", "compare `agent-ctl initdata show` with what the runtime passes to the hypervisor; without hardware only `attestation.allow_unbound_initdata = true` in the image's file admits a document"},
 		{InitdataMalformed, "the initdata document cannot be read", "build it with `agent-ctl initdata build`; more than one disk with a document is refused too"},
 		{DriverDevice, "the platform's device is not there or cannot be opened", "load the guest driver (`tdx_guest`, `sev-guest`, `tpm_crb`) or build it into the kernel; run as root"},

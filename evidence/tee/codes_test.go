@@ -13,6 +13,7 @@ import (
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
+	"github.com/coffer-cc/coffer/evidence/tpm"
 	"github.com/coffer-cc/coffer/evidence/tsm"
 )
 
@@ -32,7 +33,7 @@ func (b brokenTSM) ReadAttr(dir, name string, max int) ([]byte, error) {
 }
 
 func TestCodesOfPlatforms(t *testing.T) {
-	none := host{root: t.TempDir(), reports: tsm.OS("/nonexistent")}.drivers()
+	none := host{root: t.TempDir(), reports: tsm.OS("/nonexistent"), openTPM: tpm.Open}.drivers()
 	if _, err := Detect(none); evidence.CodeOf(err) != evidence.PlatformNone {
 		t.Errorf("none: %v", err)
 	}

@@ -2,7 +2,6 @@ package tee
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,10 +44,6 @@ type guestUnderTest struct {
 	flips     map[string][]flip // by what they change
 }
 
-// flip changes a single bit of the statement's JSON, and changes it back when
-// it is called again.
-type flip func(body map[string]any)
-
 func snpUnderTest(t *testing.T) guestUnderTest {
 	p := evidencetest.NewSNP(t)
 	p.Measurement = measurement
@@ -63,8 +59,25 @@ func snpUnderTest(t *testing.T) guestUnderTest {
 	for field, at := range map[string][2]int{"report_data": {64, 1}, "measurement": {48, 1}, "host_data": {32, 1}, "chip_id": {64, 5}} {
 		for bit := 0; bit < 8*at[0]; bit += at[1] {
 			g.flips[field] = append(g.flips[field], func(body map[string]any) {
-				list := dig(body, "tee-evidence", "primary_evidence", "attestation_report")[field].([]any)
-				list[bit/8] = float64(byte(list[bit/8].(float64)) ^ 1<<(bit%8))
+				flipNumber(dig(body, "tee-evidence", "primary_evidence", "attestation_report")[field], bit)
+			})
+		}
+	}
+	for _, half := range []string{"r", "s"} {
+		for bit := 0; bit < 8*72; bit += 5 {
+			g.flips["SNP signature"] = append(g.flips["SNP signature"], func(body map[string]any) {
+				flipNumber(dig(body, "tee-evidence", "primary_evidence", "attestation_report", "signature")[half], bit)
+			})
+		}
+	}
+	for i, c := range parseCertTable(p.Table()) {
+		if c.Type != "VCEK" {
+			continue // the verifier has its own of the others, and looks at none that it is sent
+		}
+		for bit := 0; bit < 8*len(c.Data); bit += 97 {
+			g.flips[c.Type] = append(g.flips[c.Type], func(body map[string]any) {
+				chain := dig(body, "tee-evidence", "primary_evidence")["cert_chain"].([]any)
+				flipNumber(chain[i].(map[string]any)["data"], bit)
 			})
 		}
 	}
@@ -101,9 +114,14 @@ func tdxUnderTest(t *testing.T) guestUnderTest {
 		collector: collector, trust: verify.Options{TDXRoots: p.Roots()}, document: document, initData: digest, debug: func() { p.Debug = true },
 		flips: map[string][]flip{},
 	}
-	for field, at := range map[string][3]int{"report data": {568, 64, 1}, "MRTD": {184, 48, 1}, "MRCONFIGID": {232, 48, 1}, "RTMR": {376, 192, 11}, "attributes": {168, 8, 1}, "signature": {636, 128, 7}} {
+	for field, at := range map[string][3]int{"report data": {568, 64, 1}, "MRTD": {184, 48, 1}, "MRCONFIGID": {232, 48, 1}, "RTMR": {376, 192, 11}, "attributes": {168, 8, 1}, "TDX signature": {636, 64, 3}, "attestation key": {700, 64, 3}, "QE report": {770, 384, 11}, "QE report's signature": {1154, 64, 3}} {
 		for bit := 0; bit < 8*at[1]; bit += at[2] {
 			g.flips[field] = append(g.flips[field], flipBase64("quote", at[0], bit))
+		}
+	}
+	for number, name := range []string{"PCK certificate", "intermediate certificate"} {
+		for bit := 0; bit < 8*440; bit += 97 {
+			g.flips[name] = append(g.flips[name], flipCert(number, bit))
 		}
 	}
 	for _, e := range events {
@@ -116,45 +134,6 @@ func tdxUnderTest(t *testing.T) guestUnderTest {
 		}
 	}
 	return g
-}
-
-func flipBase64(member string, at, bit int) flip {
-	return func(body map[string]any) {
-		primary := dig(body, "tee-evidence", "primary_evidence")
-		raw, err := base64.StdEncoding.DecodeString(primary[member].(string))
-		if err != nil {
-			panic(err)
-		}
-		raw[at+bit/8] ^= 1 << (bit % 8)
-		primary[member] = base64.StdEncoding.EncodeToString(raw)
-	}
-}
-
-// common are the bits that are not the platform's.
-func common() map[string][]flip {
-	flips := map[string][]flip{}
-	text := func(name, member string, path ...string) {
-		for bit := range 7 * 32 {
-			flips[name] = append(flips[name], func(body map[string]any) {
-				m := dig(body, path...)
-				b := []byte(m[member].(string))
-				b[bit/7] ^= 1 << (bit % 7)
-				m[member] = string(b)
-			})
-		}
-	}
-	text("nonce", "nonce", "runtime-data")
-	text("key x", "x", "runtime-data", "tee-pubkey")
-	text("key y", "y", "runtime-data", "tee-pubkey")
-	text("initdata", "body", "init-data")
-	return flips
-}
-
-func dig(m map[string]any, path ...string) map[string]any {
-	for _, p := range path {
-		m = m[p].(map[string]any)
-	}
-	return m
 }
 
 func uri(t *testing.T) resource.URI {
@@ -239,13 +218,14 @@ func TestEveryBitCounts(t *testing.T) {
 			g := launch(t)
 			broker := brokerFor(t, g, rulesFor(g))
 			statement, cookie := capture(t, clientFor(t, g, broker), broker)
-			flips := common()
+			flips := common(otherStatement(t, g.collector))
 			maps.Copy(flips, g.flips)
 			var body map[string]any
 			if err := json.Unmarshal(statement, &body); err != nil {
 				t.Fatal(err)
 			}
 			for _, what := range slices.Sorted(maps.Keys(flips)) {
+				seen := map[string]int{}
 				for i, change := range flips[what] {
 					change(body)
 					changed, err := json.Marshal(body)
@@ -253,21 +233,40 @@ func TestEveryBitCounts(t *testing.T) {
 						t.Fatal(err)
 					}
 					change(body) // and back
-					if code := attest(t, broker, changed, cookie); code != http.StatusUnauthorized {
+					code, detail := attest(t, broker, changed, cookie)
+					if code != http.StatusUnauthorized {
 						t.Fatalf("%s: change %d is answered with %d", what, i, code)
 					}
+					seen[detail]++
 				}
-				t.Logf("%s: %d changes refused", what, len(flips[what]))
+				wantReasons(t, what, seen)
 			}
 			same, err := json.Marshal(body)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if code := attest(t, broker, same, cookie); code != http.StatusOK {
-				t.Errorf("the statement as it was is answered with %d", code)
+			if code, detail := attest(t, broker, same, cookie); code != http.StatusOK {
+				t.Errorf("the statement as it was is answered with %d %s", code, detail)
 			}
 		})
 	}
+}
+
+// otherStatement is as genuine as that of the handshake, and not for it.
+func otherStatement(t *testing.T, c evidence.Collector) (parsed any) {
+	t.Helper()
+	rd, err := evidence.NewReportData([]byte("another"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := c.Collect(t.Context(), rd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(e.Data, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	return parsed
 }
 
 // capture takes the statement of a handshake off the wire before it arrives.
@@ -289,12 +288,17 @@ func capture(t *testing.T, c *kbs.Client, broker *evidencetest.KBS) (statement [
 	return statement, cookie
 }
 
-// attest asks the broker without a connection in between.
-func attest(t *testing.T, broker *evidencetest.KBS, body []byte, cookie string) int {
+// attest asks the broker without a connection in between, and returns what a
+// refusal says.
+func attest(t *testing.T, broker *evidencetest.KBS, body []byte, cookie string) (code int, detail string) {
 	t.Helper()
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/kbs/v0/attest", bytes.NewReader(body))
 	req.Header.Set("Cookie", cookie)
 	answer := httptest.NewRecorder()
 	broker.ServeHTTP(answer, req)
-	return answer.Code
+	var said struct{ Detail string }
+	if err := json.Unmarshal(answer.Body.Bytes(), &said); err != nil {
+		t.Fatal(err)
+	}
+	return answer.Code, strings.TrimPrefix(said.Detail, "Attestation error: ")
 }

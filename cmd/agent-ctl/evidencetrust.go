@@ -46,37 +46,54 @@ func (t *trustFlags) options(f *verify.File) (o verify.Options, err error) {
 	if o.Now, err = t.now(); err != nil {
 		return o, err
 	}
-	if o.Collateral, err = t.readCollateral(); err != nil || t.root == "" {
-		return o, err
-	}
-	certs, err := readCerts(t.root)
-	if err != nil {
+	if o.Collateral, err = readCollateral(t.collateral); err != nil || t.root == "" {
 		return o, err
 	}
 	if f.Kind() == evidence.TDX || f.Kind() == evidence.AzTDX {
-		o.TDXRoots = x509.NewCertPool()
-		o.TDXRoots.AddCert(certs[len(certs)-1])
-		return o, nil
+		o.TDXRoots, err = readTDXRoot(t.root)
+	} else {
+		o.SNPRoots, err = readSNPRoots(t.root)
 	}
-	if len(certs) != 2 {
-		return o, usagef("--root %s: SNP needs two certificates, ASK and ARK in this order", t.root)
-	}
-	for _, product := range []string{"Milan", "Genoa", "Turin"} {
-		for _, kind := range []string{"VCEK", "VLEK"} {
-			o.SNPRoots = append(o.SNPRoots, verify.SNPChain{Product: product, Kind: kind, Between: certs[0], Root: certs[1]})
-		}
-	}
-	return o, nil
+	return o, err
 }
 
-// readCollateral is nil without the flag. A file in a folder that is no
+// readTDXRoot trusts the last certificate of the file, which may hold a chain.
+func readTDXRoot(name string) (*x509.CertPool, error) {
+	certs, err := readCerts(name)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(certs[len(certs)-1])
+	return pool, nil
+}
+
+// readSNPRoots takes the two certificates for those of every processor.
+func readSNPRoots(name string) ([]verify.SNPChain, error) {
+	certs, err := readCerts(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) != 2 {
+		return nil, usagef("%s: SNP needs two certificates, ASK and ARK in this order", name)
+	}
+	var chains []verify.SNPChain
+	for _, product := range []string{"Milan", "Genoa", "Turin"} {
+		for _, kind := range []string{"VCEK", "VLEK"} {
+			chains = append(chains, verify.SNPChain{Product: product, Kind: kind, Between: certs[0], Root: certs[1]})
+		}
+	}
+	return chains, nil
+}
+
+// readCollateral is nil without paths. A file in a folder that is no
 // collateral is an error: it was put there for something.
-func (t *trustFlags) readCollateral() (*verify.Collateral, error) {
-	if len(t.collateral) == 0 {
+func readCollateral(paths []string) (*verify.Collateral, error) {
+	if len(paths) == 0 {
 		return nil, nil
 	}
 	c := new(verify.Collateral)
-	for _, path := range t.collateral {
+	for _, path := range paths {
 		files := []string{path}
 		st, err := os.Stat(path)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coffer-cc/coffer/evidence/devkbs"
+	"github.com/coffer-cc/coffer/evidence/verify"
 )
 
 func (a *app) kbsCommand() *cobra.Command {
@@ -33,6 +34,9 @@ type kbsFlags struct {
 	rules       string
 	issuer      string
 	cert, key   string
+	tdxRoot     string
+	snpRoot     string
+	collateral  []string
 }
 
 func (a *app) kbsServeCommand() *cobra.Command {
@@ -46,6 +50,8 @@ func (a *app) kbsServeCommand() *cobra.Command {
 			"whose key a rule names; or with sample evidence where that is\n" +
 			"allowed. It is not for production: use Trustee there. With port 0 it picks one;\n" +
 			"the URL is printed once it listens.\n\n" +
+			"Nothing is fetched from the network: --collateral takes what agent-ctl evidence\n" +
+			"verify takes. With it the TCB status of TDX is judged, and revocations count.\n\n" +
 			"In the file of --rules the first table whose path fits decides, and a resource\n" +
 			"that none names is given to nobody. Conditions that are left out do not count:\n\n" +
 			"  [[resource]]\n" +
@@ -57,6 +63,7 @@ func (a *app) kbsServeCommand() *cobra.Command {
 			"  rtmr = { 1 = \"<hex>\" }      # of TDX\n" +
 			"  pcr = { 8 = \"<hex>\" }       # of a TPM\n" +
 			"  ak = [\"<hex>\"]              # SHA-256 of a plain TPM's key, which needs it\n" +
+			"  tcb_status = [\"UpToDate\"]   # of TDX; needs --collateral\n" +
 			"  debug = false               # true also serves debug guests",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -72,6 +79,9 @@ func (a *app) kbsServeCommand() *cobra.Command {
 	fl.BoolVar(&f.allowSample, "allow-sample", false, "accept sample evidence, which anybody can write")
 	fl.StringVar(&f.rules, "rules", "", "TOML `FILE` that says which guests get which resources")
 	fl.StringVar(&f.issuer, "issuer", "", "`NAME` in tokens; a guest on a real platform refuses the default one, so that none depends on this broker by mistake")
+	fl.StringArrayVar(&f.collateral, "collateral", nil, "`PATH` of a file, or folder of files, that the vendors publish; repeatable")
+	fl.StringVar(&f.tdxRoot, "tdx-root", "", "PEM `FILE` with the root to trust for TDX instead of Intel's")
+	fl.StringVar(&f.snpRoot, "snp-root", "", "PEM `FILE` with the ASK and ARK to trust for SNP instead of AMD's")
 	fl.BoolVar(&f.refuse, "refuse", false, "refuse every resource, as a policy would")
 	fl.StringVar(&f.cert, "tls-cert", "", "PEM `FILE` with the certificate, for HTTPS")
 	fl.StringVar(&f.key, "tls-key", "", "PEM `FILE` with the certificate's key")
@@ -96,10 +106,18 @@ func (a *app) kbsServe(ctx context.Context, f *kbsFlags) error {
 			return err
 		}
 	}
+	trust, err := f.trust()
+	if err != nil {
+		return err
+	}
+	if trust.Collateral == nil && rules.DemandTCB() {
+		return usagef("%s asks for a tcb_status: --collateral is missing", f.rules)
+	}
 	srv, err := devkbs.New(devkbs.Options{
 		Resources:   folder,
 		Rules:       rules,
 		Issuer:      f.issuer,
+		Verify:      trust,
 		AllowSample: f.allowSample,
 		Refuse:      f.refuse,
 		Log:         slog.New(slog.NewTextHandler(a.err, nil)),
@@ -121,6 +139,22 @@ func (a *app) kbsServe(ctx context.Context, f *kbsFlags) error {
 	}
 	a.note("this key broker is for development, not for production")
 	return srv.Serve(ctx, l, config)
+}
+
+// trust is that in the vendors where nothing else is said.
+func (f *kbsFlags) trust() (o verify.Options, err error) {
+	if o.Collateral, err = readCollateral(f.collateral); err != nil {
+		return o, err
+	}
+	if f.tdxRoot != "" {
+		if o.TDXRoots, err = readTDXRoot(f.tdxRoot); err != nil {
+			return o, err
+		}
+	}
+	if f.snpRoot != "" {
+		o.SNPRoots, err = readSNPRoots(f.snpRoot)
+	}
+	return o, err
 }
 
 // tls returns nil without the two flags.

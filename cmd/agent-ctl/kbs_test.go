@@ -92,5 +92,18 @@ func TestKBSServeRefuses(t *testing.T) {
 	ctl(t, nil, "kbs", "serve").want(t, 2, "", "--resources is missing")
 	ctl(t, nil, "kbs", "serve", "--resources", dir, "--tls-cert", "x").want(t, 2, "", "go together")
 	ctl(t, nil, "kbs", "serve", "--resources", dir, "--listen", "0.0.0.0:0").want(t, 2, "", "0.0.0.0")
+	for name, text := range map[string]string{
+		"rules.toml": "[[resource]]\npath = \"*/*/*\"\ntcb_status = [\"UpToDate\"]\n",
+		"root.pem":   "no certificate",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := filepath.Join(dir, "root.pem")
+	ctl(t, nil, "kbs", "serve", "--resources", dir, "--rules", filepath.Join(dir, "rules.toml")).want(t, 2, "", "--collateral is missing")
+	ctl(t, nil, "kbs", "serve", "--resources", dir, "--collateral", root).want(t, 1, "", "root.pem")
+	ctl(t, nil, "kbs", "serve", "--resources", dir, "--tdx-root", root).want(t, 1, "", "root.pem holds no certificate")
+	ctl(t, nil, "kbs", "serve", "--resources", dir, "--snp-root", root).want(t, 1, "", "root.pem holds no certificate")
 	ctl(t, nil, "kbs", "serve", "--resources", dir+"/none").want(t, 4, "", "none")
 }

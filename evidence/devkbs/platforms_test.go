@@ -18,6 +18,8 @@ import (
 
 const document = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"policy.rego\" = \"package agent_policy\"\n"
 
+var documentDigest = sha256.Sum256([]byte(document))
+
 // vtpm is a guest whose initdata is in PCR 8.
 type vtpm struct {
 	evidence.Collector
@@ -36,7 +38,7 @@ func vtpms(t *testing.T) map[string]vtpm {
 		"TPM with a curve": {ecdsa, ecdsa, verify.Options{}},
 	}
 	for _, v := range all {
-		v.tpm.Extend(8, sha256.Sum256([]byte(document)))
+		v.tpm.Extend(8, documentDigest)
 	}
 	return all
 }

@@ -1,6 +1,7 @@
 package devkbs
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -48,6 +49,9 @@ type Rule struct {
 	// AK are keys of plain TPMs: the SHA-256 of the SubjectPublicKeyInfo, in hex.
 	// Nothing else vouches for such a TPM, so without it one gets nothing.
 	AK []string `toml:"ak"`
+	// TCBStatus are words of Intel for the age of a TDX platform, as in
+	// verify.TCBStatuses. Without collateral no platform has any.
+	TCBStatus []string `toml:"tcb_status"`
 	// Debug also accepts guests whose memory the host may read.
 	Debug bool `toml:"debug"`
 }
@@ -124,6 +128,11 @@ func (r Rule) check() error {
 			return errors.New("rtmr is not a register from 0 to 3 with 48 bytes in hex")
 		}
 	}
+	for _, s := range r.TCBStatus {
+		if !slices.Contains(verify.TCBStatuses, s) {
+			return fmt.Errorf("tcb_status %q is not one of %s", s, strings.Join(verify.TCBStatuses, ", "))
+		}
+	}
 	return r.checkTPM()
 }
 
@@ -140,6 +149,11 @@ func (r Rule) checkTPM() error {
 		}
 	}
 	return nil
+}
+
+// DemandTCB reports whether a rule cannot be fulfilled without collateral.
+func (rs Rules) DemandTCB() bool {
+	return slices.ContainsFunc(rs, func(r Rule) bool { return len(r.TCBStatus) > 0 })
 }
 
 // deny returns why the guest does not get the resource, "" if it does.
@@ -171,6 +185,8 @@ func (r Rule) deny(st *verify.Statement) string {
 		return fmt.Sprintf("initdata is %x", st.InitData)
 	case len(r.InitData) > 0 && st.Unbound && !r.Unbound:
 		return "initdata is not bound to hardware, and the rule does not say unbound = true"
+	case len(r.TCBStatus) > 0 && !slices.Contains(r.TCBStatus, st.TCBStatus):
+		return fmt.Sprintf("TCB status is %s", cmp.Or(st.TCBStatus, "not judged"))
 	}
 	for n, want := range r.RTMR {
 		if got := st.RTMR[n[0]-'0']; st.TEE != evidence.TDX && st.TEE != evidence.AzTDX || !same(got[:])(want) {

@@ -27,6 +27,8 @@ func TestParseRules(t *testing.T) {
 		"PCR":             {"[[resource]]\npath = \"*/*/*\"\npcr = { 24 = \"" + long[:64] + "\" }\n", "from 0 to 23"},
 		"PCR's name":      {"[[resource]]\npath = \"*/*/*\"\npcr = { 08 = \"" + long[:64] + "\" }\n", "from 0 to 23"},
 		"key":             {"[[resource]]\npath = \"*/*/*\"\nak = [\"abcd\"]\n", "ak is not"},
+		"TCB":             {"[[resource]]\npath = \"*/*/*\"\ntcb_status = [\"UpToDate\"]\n", ""},
+		"TCB's word":      {"[[resource]]\npath = \"*/*/*\"\ntcb_status = [\"Revoked\"]\n", "not one of UpToDate"},
 		"malformed":       {"[[resource]\n", "line 2"},
 		"of another type": {"resource = 1\n", "resource"},
 	} {

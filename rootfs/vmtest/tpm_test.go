@@ -123,6 +123,7 @@ path = "default/key/1"
 tee = ["tpm"]
 ak = [%[1]q]
 initdata = ["%[3]x"]
+unbound = true
 pcr = { 8 = "%[4]x" }
 [[resource]]
 path = "default/key/2"
@@ -133,6 +134,7 @@ path = "default/key/3"
 tee = ["tpm"]
 ak = [%[1]q]
 initdata = [%[2]q]
+unbound = true
 `, ak, other, sum, pcr8)
 }
 

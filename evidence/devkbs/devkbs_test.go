@@ -316,21 +316,3 @@ func TestBounds(t *testing.T) {
 		t.Errorf("newest of many sessions: %d %s", w.Code, w.Body)
 	}
 }
-
-func FuzzAttest(f *testing.F) {
-	f.Add([]byte(`{"runtime-data":{"nonce":"","tee-pubkey":{"kty":"EC"}},"tee-evidence":{"primary_evidence":{},"additional_evidence":""}}`))
-	f.Add([]byte(authBody))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		s := newServer(t, plain)
-		g := newGuest(t, s)
-		for _, verb := range []string{"auth", "attest"} {
-			w := do(s, "POST", verb, g.cookie, string(body))
-			if w.Code == 200 && verb == "attest" {
-				t.Fatalf("attested by %q", body)
-			}
-			if !json.Valid(w.Body.Bytes()) {
-				t.Fatalf("%s = %d %s", verb, w.Code, w.Body)
-			}
-		}
-	})
-}

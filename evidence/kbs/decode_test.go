@@ -1,10 +1,8 @@
 package kbs
 
 import (
-	"crypto/mlkem"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -124,42 +122,4 @@ func TestRefusal(t *testing.T) {
 			}
 		})
 	}
-}
-
-func FuzzReplies(f *testing.F) {
-	v := loadVectors(f)[0]
-	k := v.key(f)
-	private, err := mlkem.NewDecapsulationKey768(make([]byte, mlkem.SeedSize))
-	if err != nil {
-		f.Fatal(err)
-	}
-	akp := akpKey(private)
-	_, encapsulated := private.EncapsulationKey().Encapsulate()
-	f.Add(encode(f, envelope{
-		Protected:    encode64(fmt.Appendf(nil, `{"alg":%q,"enc":"A256GCM","ek":%q}`, algAKP, encode64(encapsulated))),
-		EncryptedKey: encode64(make([]byte, 40)), IV: encode64(make([]byte, 12)), Ciphertext: "AA", Tag: encode64(make([]byte, 16)),
-	}))
-	f.Add(encode(f, v.Envelope))
-	f.Add([]byte(`{"nonce":"AAAA","extra-params":{"selected-hash-algorithm":"sha512"}}`))
-	f.Add(token(`{"iss":"coffer-devkbs","iat":1,"exp":61}`))
-	f.Add([]byte(`{"type":"` + errorPrefix + `PolicyDeny","detail":""}`))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		if ch, err := parseChallenge(body, evidence.Sample); err == nil {
-			if d, err := bind(ch, boundData{Nonce: ch.Nonce, Key: k.public}); err == nil && len(d) < 32 {
-				t.Fatalf("digest of %d bytes", len(d))
-			}
-		}
-		if _, life, err := judgeToken(body, evidence.TDX); err == nil && life < 0 {
-			t.Fatalf("lifetime %v", life)
-		}
-		if text := refusal(401, body).Error(); strings.ContainsAny(text, "\n\r\x1b") {
-			t.Fatalf("refusal repeats the broker: %q", text)
-		}
-		if plain, err := k.decrypt(body); err == nil && string(plain) != v.Plaintext {
-			t.Fatal("a forged envelope decrypts")
-		}
-		if _, err := akp.decrypt(body); err == nil {
-			t.Fatal("a forged envelope decrypts")
-		}
-	})
 }

@@ -2,6 +2,7 @@ package measure_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"os"
 	"path/filepath"
@@ -105,6 +106,34 @@ func FuzzCCEL(f *testing.F) {
 			t.Error("the used part is not the beginning of the log")
 		}
 		_, _ = measure.Replay(events)
+	})
+}
+
+// FuzzLine takes for an entry of the runtime log only what says the same again
+// when it is recorded.
+func FuzzLine(f *testing.F) {
+	events, _, err := measure.CCEL(append(evidencetest.Fixture(f, "eventlog/CCEL_AAEL_alibabacloud.gz"), bytes.Repeat([]byte{0xff}, 8)...))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, e := range events {
+		if _, ok := measure.Line(e); ok {
+			f.Add(e.Type, e.Data)
+			f.Add(e.Type+1, e.Data)
+		}
+	}
+	for _, line := range []string{"domain operation content", "domain operation {\"a\": 1}", "domain operation ", "domain operation", " operation content", "a b c\nd", "\x00 b c"} {
+		f.Add(uint32(6), append([]byte{0x4c, 0x45, 0x41, 0x41, byte(len(line)), 0, 0, 0}, line...))
+	}
+	f.Add(uint32(6), []byte("LEAA\xff\xff\xff\xffdomain operation content"))
+	f.Fuzz(func(t *testing.T, kind uint32, data []byte) {
+		line, ok := measure.Line(measure.Event{Type: kind, Data: data})
+		if !ok {
+			return
+		}
+		if err := line.Check(); err != nil || string(data[8:]) != line.Domain+" "+line.Operation+" "+line.Content || len(data) != 8+int(binary.LittleEndian.Uint32(data[4:])) {
+			t.Errorf("%q is read as %+v, %v", data, line, err)
+		}
 	})
 }
 

@@ -33,6 +33,14 @@ func FuzzReport(f *testing.F) {
 		}
 		f.Add(raw)
 	}
+	for _, processor := range [][2]byte{{0x19, 0x01}, {0x19, 0x11}, {0x19, 0xa0}, {0x1a, 0x02}, {0x1a, 0x50}} { // Milan, Genoa, Siena, Turin, nobody
+		raw, err := p.Report([64]byte{1})
+		if err != nil {
+			f.Fatal(err)
+		}
+		raw[0x188], raw[0x189] = processor[0], processor[1]
+		f.Add(raw)
+	}
 	raw, _, err := verify.Decompose(evidencetest.Fixture(f, "snp/evidence-genoa-trustee.json"))
 	if err != nil {
 		f.Fatal(err)

@@ -211,16 +211,40 @@ func TestFindIsBounded(t *testing.T) {
 	}
 }
 
+// FuzzDocument admits what is on a disk where the register has its digest, and
+// where the image does without.
 func FuzzDocument(f *testing.F) {
-	f.Add(pack(f, document))
-	f.Add([]byte("initdata\xff\xff\xff\xff\xff\xff\xff\xff"))
-	f.Fuzz(func(t *testing.T, disk []byte) {
+	for _, text := range []string{document, sha384Document, sha512Document} {
+		for _, size := range []int{0, snp, tdx, cca} {
+			for _, algorithm := range algorithms {
+				sum, err := initdata.Digest(algorithm, []byte(text))
+				if err != nil {
+					f.Fatal(err)
+				}
+				f.Add(pack(f, text), initdata.Pad(sum, size), size == 0)
+			}
+		}
+	}
+	f.Add(pack(f, document), make([]byte, tdx), true)
+	f.Add(pack(f, "no document"), []byte(nil), true)
+	f.Add([]byte("initdata\xff\xff\xff\xff\xff\xff\xff\xff"), []byte(nil), false)
+	f.Fuzz(func(t *testing.T, disk, value []byte, allow bool) {
 		raw, err := initdata.DecodeDisk(bytes.NewReader(disk), 64<<10)
 		if err != nil {
 			return
 		}
-		if d, err := initdata.Parse(raw); err == nil && len(d.Digest()) == 0 {
-			t.Error("a document without a digest")
+		b := Binding{AllowUnbound: allow}
+		if len(value) > 0 {
+			b.Anchor = register{value: value}
+		}
+		if d, err := b.admit(t.Context(), raw, "vda"); err == nil {
+			if len(value) == 0 && !allow || len(value) > 0 && !bytes.Equal(initdata.Pad(d.Digest(), len(value)), value) {
+				t.Errorf("admitted %q with the register %x", raw, value)
+			}
+		}
+		host := &pcr{value: [32]byte(initdata.Pad(value, 32)), binds: !allow}
+		if d, err := (Binding{Extend: host, AllowUnbound: allow}).admit(t.Context(), raw, "vda"); err == nil && (host.extensions != 1 || host.value != extended(string(raw)) || d.Algorithm != "sha256") {
+			t.Errorf("admitted %q with PCR 8 at %x", raw, host.value)
 		}
 	})
 }

@@ -6,7 +6,9 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
+	"github.com/coffer-cc/coffer/evidence/measure"
 	"github.com/coffer-cc/coffer/evidence/verify"
 )
 
@@ -52,14 +54,41 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// FuzzOpen does with a file all that can be done with one. What is judged to be
+// genuine says what it said when it was read.
 func FuzzOpen(f *testing.F) {
-	f.Add(evidencetest.Fixture(f, "tdx/tdx_quote_5.dat"))
-	f.Add(evidencetest.Fixture(f, "snp/evidence-genoa-trustee.json"))
-	f.Add([]byte("eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJtZSJ9.AAAA"))
-	f.Fuzz(func(_ *testing.T, data []byte) {
-		if file, err := verify.Open(data); err == nil {
-			_, _ = file.Describe()
-			_, _ = file.Log()
+	plain, err := evidencetest.NewTPM(f, true).Collect(f.Context(), evidence.ReportData{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	area := recordedLog(f, "CCEL_data_ovmf.gz")
+	_, used, err := measure.CCEL(area)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, data := range [][]byte{
+		tdxStatement(f), plain.Data, area[:len(used)+8], recordedLog(f, "CCEL_AAEL_alibabacloud.gz"),
+		[]byte(constantSigner(f).sign(f, farAway(), nil)), []byte("eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJtZSJ9.AAAA"),
+	} {
+		f.Add(data)
+	}
+	for _, name := range []string{
+		"tdx/tdx_quote_5.dat", "tdx/tdx_quote_4.dat", "snp/test-report.bin", "snp/evidence-genoa-trustee.json",
+		"azure/az-snp-vtpm/evidence-v1.json", "azure/az-snp-vtpm/evidence-v2.json", "azure/az-tdx-vtpm/evidence-v1.json",
+	} {
+		f.Add(evidencetest.Fixture(f, name))
+	}
+	certs, now := verify.Certs{VEK: evidencetest.Fixture(f, "snp/test-vcek.der")}, verify.Options{Now: day("2026-01-15")}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := verify.Open(data)
+		if err != nil {
+			return
+		}
+		_, _ = file.Log()
+		said, unread := file.Describe()
+		st, err := file.Verify(certs, now)
+		if err == nil && (unread != nil || st.Measurement != said.Measurement || st.TEE != file.Kind()) {
+			t.Errorf("%s: read %+v, %v; judged %+v", file.Form, said, unread, st)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package verify_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -163,14 +164,42 @@ func TestVerifyToken(t *testing.T) {
 	}
 }
 
+// constantSigner is the same in every process of a fuzzer, without its chain.
+func constantSigner(t testing.TB) tokenSigner {
+	t.Helper()
+	s := newTokenSigner(t)
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), append(make([]byte, 31), 7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.key = key
+	return s
+}
+
+// farAway is a result that is valid as long as these tests are.
+func farAway() map[string]any {
+	claims := ear(time.Unix(1<<33, 0))
+	claims["iat"] = 1
+	return claims
+}
+
 func FuzzToken(f *testing.F) {
-	s := newTokenSigner(f)
-	f.Add(s.sign(f, ear(time.Now().Add(time.Minute)), map[jose.HeaderKey]any{"x5c": [][]byte{s.cert.Raw}}))
+	known, s := constantSigner(f), newTokenSigner(f)
+	genuine, err := json.Marshal(farAway())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(known.sign(f, farAway(), nil))
+	f.Add(known.sign(f, farAway(), map[jose.HeaderKey]any{"x5c": [][]byte{s.cert.Raw}}))
+	f.Add(s.sign(f, farAway(), map[jose.HeaderKey]any{"x5c": [][]byte{s.cert.Raw}}))
+	f.Add(s.sign(f, farAway(), map[jose.HeaderKey]any{"jwk": jose.JSONWebKey{Key: &s.key.PublicKey, Certificates: []*x509.Certificate{s.cert}}}))
+	f.Add(s.sign(f, ear(time.Now()), map[jose.HeaderKey]any{"jwk": jose.JSONWebKey{Key: &s.key.PublicKey}}))
+	f.Add(s.sign(f, map[string]any{"submods": map[string]any{"cpu0": map[string]any{"ear.status": "x", "ear.trustworthiness-vector": map[string]int{"hardware": 300, "executables": -100}}}}, nil))
 	f.Add("eyJhbGciOiJub25lIn0.eyJpc3MiOiJtZSJ9.")
 	stranger := newTokenSigner(f)
-	trust := verify.TokenTrust{Keys: []crypto.PublicKey{&stranger.key.PublicKey}, Roots: stranger.root}
+	trust := verify.TokenTrust{Keys: []crypto.PublicKey{&stranger.key.PublicKey, &known.key.PublicKey}, Roots: stranger.root}
 	f.Fuzz(func(t *testing.T, text string) {
-		if tok, err := verify.ReadToken(text); err == nil && tok.Verify(trust) == nil {
+		if tok, err := verify.ReadToken(text); err == nil && tok.Verify(trust) == nil && !bytes.Equal(tok.Claims, genuine) {
 			t.Errorf("accepted %q", text)
 		}
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/containerd/errdefs"
@@ -27,13 +28,13 @@ func (a *app) evidenceDecodeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "decode FILE",
 		Short: "Show what evidence says, without judging it",
-		Long: "Show what evidence says, without judging it. The file is recognised by its\n" +
+		Long: "Show what evidence says, without judging it. The file, - for stdin, is recognised by its\n" +
 			"content: evidence as a key broker gets it (TDX, SNP, Azure's vTPM on both, TPM), a\n" +
 			"raw quote or report, the data of an ACPI CCEL table, or a token of a broker.\n" +
 			"All of it may be forged: verify tells. Debug, TCB and SMT are always shown.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			f, err := openEvidence(args[0])
+			f, err := a.openEvidence(args[0])
 			if err != nil {
 				return err
 			}
@@ -49,8 +50,15 @@ func (a *app) evidenceDecodeCommand() *cobra.Command {
 	}
 }
 
-func openEvidence(name string) (*verify.File, error) {
-	data, err := readBounded(name)
+// openEvidence reads a file, or stdin by the name of "-".
+func (a *app) openEvidence(name string) (*verify.File, error) {
+	var data []byte
+	var err error
+	if name == "-" {
+		data, err = readUpTo(a.in, "stdin")
+	} else {
+		data, err = readBounded(name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -61,14 +69,24 @@ func openEvidence(name string) (*verify.File, error) {
 	return f, nil
 }
 
-// readBounded refuses files that are too large for what they are.
+// readBounded refuses what is too large, also where the size of a file says
+// nothing, as with a device or a pipe.
 func readBounded(name string) ([]byte, error) {
-	st, err := os.Stat(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	if st.Size() > maxEvidence {
+	defer f.Close()
+	return readUpTo(f, name)
+}
+
+func readUpTo(r io.Reader, name string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxEvidence+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxEvidence {
 		return nil, fmt.Errorf("%s exceeds %d bytes: %w", name, maxEvidence, errdefs.ErrInvalidArgument)
 	}
-	return os.ReadFile(name)
+	return data, nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"os"
@@ -51,6 +52,8 @@ func TestEvidence(t *testing.T) {
 		{"no date", []string{"verify", quote, "--at", "soon"}, exitUsage, "--at"},
 		{"no evidence", []string{"decode", vek}, exitUnimplemented, "no evidence"},
 		{"events", []string{"decode", aael}, exitOK, "coco.com some-operation some-content"},
+		{"no end", []string{"decode", "/dev/zero"}, exitFailure, "exceeds"},
+		{"a folder", []string{"decode", dir}, exitFailure, "is a directory"},
 		{"no file", []string{"decode", filepath.Join(dir, "none")}, exitNotFound, "none"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -59,6 +62,10 @@ func TestEvidence(t *testing.T) {
 				t.Errorf("exit code %d, want %d and %q:\n%s%s", r.code, c.code, c.want, r.out, r.err)
 			}
 		})
+	}
+	piped := ctl(t, bytes.NewReader(evidencetest.Fixture(t, "tdx/tdx_quote_4.dat")), "evidence", "verify", "-", "--at", "2026-01-15")
+	if piped.code != exitOK || !strings.Contains(piped.out, "genuine") {
+		t.Errorf("from stdin: exit code %d: %s", piped.code, piped.err)
 	}
 	r := ctl(t, nil, "evidence", "verify", quote, "--at", "2026-01-15", "-o", "json")
 	var shown map[string]any
@@ -80,7 +87,10 @@ func put(t *testing.T, dir, name string, data []byte) string {
 // TestEvidenceDemands has recorded evidence, and Intel's collateral of the same
 // month in a folder.
 func TestEvidenceDemands(t *testing.T) {
-	dir, folder := t.TempDir(), t.TempDir()
+	dir, folder, empty := t.TempDir(), filepath.Join(t.TempDir(), "June [2023]"), t.TempDir()
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	quote := put(t, dir, "quote", evidencetest.Fixture(t, "tdx/tdx_quote_4.dat"))
 	azure := put(t, dir, "azure", evidencetest.Fixture(t, "azure/az-snp-vtpm/evidence-v2.json"))
 	doc := put(t, dir, "initdata.toml", []byte("version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n"))
@@ -109,6 +119,7 @@ func TestEvidenceDemands(t *testing.T) {
 		{"TCB without collateral", append(january, "--tcb-status", "UpToDate"), exitUsage, "--collateral"},
 		{"collateral of another time", []string{quote, "--at", "2024-07-01", "--collateral", folder}, exitRefused, "of another time"},
 		{"some collateral", []string{quote, "--at", "2023-07-01", "--collateral", filepath.Join(folder, "pckcrl")}, exitNotFound, "is missing"},
+		{"an empty folder", []string{azure, "--at", "2026-01-15", "--collateral", empty}, exitNotFound, "is empty"},
 		{"no collateral", append(june, "--collateral", doc), exitFailure, "no collateral"},
 		{"debug guest", append(june, "--refuse-debug"), exitMismatch, "debug guest"},
 		{"nonce", append(january, "--report-data", nonce, "--refuse-debug"), exitOK, "pcr08"},
@@ -176,6 +187,25 @@ func TestEvidenceToken(t *testing.T) {
 				t.Errorf("exit code %d, want %d and %q:\n%s%s", r.code, c.code, c.want, r.out, r.err)
 			}
 		})
+	}
+}
+
+// TestEvidenceTokenJSON has a token that says as little as it may.
+func TestEvidenceTokenJSON(t *testing.T) {
+	part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	text := part(`{"alg":"ES256"}`) + "." + part(`{"submods":{"cpu0":{"ear.status":"affirming","ear.trustworthiness-vector":{"hardware":2}}}}`) + "." + strings.Repeat("A", 86)
+	r := ctl(t, strings.NewReader(text), "evidence", "decode", "-", "-o", "json")
+	var shown struct {
+		Issued, Expires string
+		Submods         json.RawMessage
+	}
+	var submods bytes.Buffer
+	if err := json.Unmarshal([]byte(r.out), &shown); err != nil || json.Compact(&submods, shown.Submods) != nil {
+		t.Fatalf("%v: %s%s", err, r.out, r.err)
+	}
+	want := `[{"name":"cpu0","status":"affirming","policy":"","vector":[{"name":"hardware","value":2,"tier":"affirming"}]}]`
+	if submods.String() != want || shown.Issued != "not told" || shown.Expires != "not told" {
+		t.Errorf("issued %q, expires %q, submods %s", shown.Issued, shown.Expires, &submods)
 	}
 }
 

@@ -53,13 +53,9 @@ func (a *app) printStatement(f *verify.File, st *verify.Statement, verdict strin
 
 // printToken shows what a broker found, submod by submod.
 func (a *app) printToken(t *verify.Token, verdict string) error {
-	until := "never"
-	if !t.Expires.IsZero() {
-		until = t.Expires.Format(time.RFC3339)
-	}
 	rows := [][]string{
 		{"form", verify.FormToken}, {"verdict", verdict}, {"algorithm", t.Algorithm}, {"key_id", t.KeyID},
-		{"issuer", t.Issuer}, {"profile", t.Profile}, {"issued", t.Issued.Format(time.RFC3339)}, {"expires", until},
+		{"issuer", t.Issuer}, {"profile", t.Profile}, {"issued", instant(t.Issued)}, {"expires", instant(t.Expires)},
 	}
 	shown := map[string]any{"submods": t.Submods, "claims": t.Claims}
 	for _, r := range rows {
@@ -72,4 +68,12 @@ func (a *app) printToken(t *verify.Token, verdict string) error {
 		}
 	}
 	return a.print(shown, append(rows, []string{"claims", string(t.Claims)}))
+}
+
+// instant is a time of a token, which need not say it.
+func instant(t time.Time) string {
+	if t.IsZero() {
+		return "not told"
+	}
+	return t.Format(time.RFC3339)
 }

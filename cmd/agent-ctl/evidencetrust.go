@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/pflag"
 
 	"github.com/coffer-cc/coffer/evidence"
@@ -94,15 +95,9 @@ func readCollateral(paths []string) (*verify.Collateral, error) {
 	}
 	c := new(verify.Collateral)
 	for _, path := range paths {
-		files := []string{path}
-		st, err := os.Stat(path)
+		files, err := filesOf(path)
 		if err != nil {
 			return nil, err
-		}
-		if st.IsDir() {
-			if files, err = filepath.Glob(filepath.Join(path, "*")); err != nil {
-				return nil, err
-			}
 		}
 		for _, name := range files {
 			data, err := readBounded(name)
@@ -115,6 +110,21 @@ func readCollateral(paths []string) (*verify.Collateral, error) {
 		}
 	}
 	return c, nil
+}
+
+// filesOf are those in a folder, or the path itself. An empty folder is an error.
+func filesOf(path string) (files []string, err error) {
+	if st, err := os.Stat(path); err != nil || !st.IsDir() {
+		return []string{path}, err
+	}
+	entries, err := os.ReadDir(path)
+	for _, e := range entries {
+		files = append(files, filepath.Join(path, e.Name()))
+	}
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("folder %s is empty: %w", path, errdefs.ErrNotFound)
+	}
+	return files, err
 }
 
 // endorsement is the certificate of an SNP report's key, from its own flag or

@@ -20,7 +20,8 @@ func (a *app) evidenceVerifyCommand() *cobra.Command {
 		Short: "Judge evidence by its vendor's root, or a token by its broker's key",
 		Long: "Judge evidence by its vendor's root, without any network: whether a genuine\n" +
 			"platform signed it, and whether it says what the flags demand. Without demands a\n" +
-			"genuine debug guest is genuine, too: debug, TCB and SMT are always shown.\n\n" +
+			"genuine debug guest is genuine, too: debug, TCB and SMT are always shown. FILE is -\n" +
+			"for stdin.\n\n" +
 			"--collateral takes a folder or file with what the vendors publish, recognised by\n" +
 			"content: answers of Intel's PCS or a PCCS for TCB info, QE identity and CRLs, their\n" +
 			"headers or PEM for the issuer chains, or the file of Intel's PcsClientTool; AMD's\n" +
@@ -42,7 +43,7 @@ func (a *app) evidenceVerifyCommand() *cobra.Command {
 }
 
 func (a *app) evidenceVerify(name string, t *trustFlags, d *demandFlags) error {
-	f, err := openEvidence(name)
+	f, err := a.openEvidence(name)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -43,6 +44,9 @@ Exit codes: 0 success, 1 another failure, 2 wrong usage, and the leg of a fault:
 10 platform, 11 initdata, 12 driver, 13 endorsement, 14 transport, 15 verdict,
 16 policy, 17 resource. The codes of faults stand in docs/attestation.md.
 `
+
+// configuredBroker stands in --kbs for the one of the settings.
+const configuredBroker = "config"
 
 // attestFlags is the command line of the role.
 type attestFlags struct {
@@ -103,6 +107,9 @@ func (o *oneShot) plan(f attestFlags, rest []string) (explain.Plan, error) {
 	if f.kbs != "" || p.Resource != nil {
 		p.Broker = o.openBroker
 	}
+	if f.cert != "" && (f.kbs == "" || f.kbs == configuredBroker) {
+		return p, fmt.Errorf("--kbs-cert goes with a URL in --kbs")
+	}
 	nonce, err := hex.DecodeString(f.nonce)
 	if err != nil {
 		return p, fmt.Errorf("--nonce is not hexadecimal")
@@ -124,7 +131,7 @@ func (o *oneShot) override(f attestFlags) error {
 	if f.tee != "" {
 		o.config.Attestation.TEE = f.tee
 	}
-	if f.kbs == "" || f.kbs == "config" {
+	if f.kbs == "" || f.kbs == configuredBroker {
 		return nil
 	}
 	o.broker = &config.Endpoint{URL: f.kbs}
@@ -132,6 +139,9 @@ func (o *oneShot) override(f attestFlags) error {
 		text, err := os.ReadFile(f.cert)
 		if err != nil {
 			return fmt.Errorf("--kbs-cert: %w", err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(text) {
+			return fmt.Errorf("--kbs-cert: %s holds no certificate in PEM", f.cert)
 		}
 		o.broker.Cert = string(text)
 	}

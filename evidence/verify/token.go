@@ -30,17 +30,17 @@ type Token struct {
 
 // Submod is the appraisal of one attester.
 type Submod struct {
-	Name   string
-	Status string // affirming, warning, contraindicated or none
-	Policy string
-	Vector []Trust
+	Name   string  `json:"name"`
+	Status string  `json:"status"` // affirming, warning, contraindicated or none
+	Policy string  `json:"policy"`
+	Vector []Trust `json:"vector,omitempty"`
 }
 
 // Trust is a claim of the trustworthiness vector.
 type Trust struct {
-	Name  string
-	Value int
-	Tier  string
+	Name  string `json:"name"`
+	Value int    `json:"value"`
+	Tier  string `json:"tier"`
 }
 
 // vectorNames are those of AR4SI, in its order.

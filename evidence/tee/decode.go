@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/coffer-cc/coffer/evidence"
+	"github.com/coffer-cc/coffer/evidence/cca"
 )
 
 // Field is a named value of evidence, spelled as agent-ctl evidence decode
@@ -34,8 +35,13 @@ func Decode(e evidence.Evidence) ([]Field, error) {
 		return decodeTDX(e.Data)
 	case evidence.Sample:
 		return decodeSample(e.Data)
+	case evidence.CCA:
+		return decodeCCA(e.Data)
 	}
-	const unread = "not taken apart here: agent-ctl evidence decode"
+	unread := "not taken apart here: agent-ctl evidence decode"
+	if e.Kind == evidence.SE {
+		unread = "not told: the verifier knows what it asked for"
+	}
 	return []Field{{"tee", string(e.Kind)}, {"debug", unread}, {"tcb", unread}, {"smt", unread}}, nil
 }
 
@@ -125,6 +131,34 @@ func decodeTDX(data []byte) ([]Field, error) {
 		fields = append(fields, Field{fmt.Sprintf("rtmr%d", i), part(328+48*i, 48)})
 	}
 	return append(fields, Field{"event_log", fmt.Sprintf("%d bytes", len(e.EventLog))}), nil
+}
+
+// decodeCCA shows the part of the realm that this guest itself reads.
+func decodeCCA(data []byte) ([]Field, error) {
+	var e struct {
+		Token []uint16 `json:"token"`
+	}
+	if err := json.Unmarshal(data, &e); err != nil {
+		return nil, fmt.Errorf("cca evidence: %w", errdefs.ErrInvalidArgument)
+	}
+	token := make([]byte, len(e.Token))
+	for i, n := range e.Token {
+		if token[i] = byte(n); n > 0xff {
+			return nil, fmt.Errorf("cca evidence: token: %w", errdefs.ErrInvalidArgument)
+		}
+	}
+	realm, err := cca.Parse(token)
+	if err != nil {
+		return nil, fmt.Errorf("cca evidence: %w", err)
+	}
+	const unread = "not read here: the verifier tells"
+	return []Field{
+		{"tee", string(evidence.CCA)},
+		{"report_data", hex.EncodeToString(realm.Challenge[:])},
+		{"measurement", unread},
+		{"initdata", hex.EncodeToString(realm.Personalization[:])},
+		{"debug", unread}, {"smt", unread}, {"tcb", unread},
+	}, nil
 }
 
 func decodeSample(data []byte) ([]Field, error) {

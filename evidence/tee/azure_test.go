@@ -93,16 +93,49 @@ func TestAzurePresent(t *testing.T) {
 			if c, err := Select("sample", h.drivers()); !errdefs.IsFailedPrecondition(err) {
 				t.Errorf("sample by name: %v, %v", c, err)
 			}
-			// A paravisor may leave a device of SNP to the kernel.
-			put(t, h.root, "dev/sev-guest", nil)
-			if c, err := Detect(h.drivers()); err != nil || c.Kind() != kind {
-				t.Errorf("Detect with a device of SNP = %v, %v", c, err)
-			}
-			put(t, h.root, "dev/tdx_guest", nil)
-			if c, err := Detect(h.drivers()); err != nil || c.Kind() != evidence.TDX {
-				t.Errorf("Detect with a device of TDX = %v, %v", c, err)
-			}
 		})
+	}
+}
+
+// A host attaches to a guest of real hardware the vTPM of a paravisor, complete
+// with a report and a key. Whatever shows the hardware comes first, so that no
+// register of that TPM takes the place of the launch anchor.
+func TestAzureDivertsNobody(t *testing.T) {
+	signs := []struct {
+		provider, file, text string
+		want                 evidence.Kind
+	}{
+		{"", "dev/tdx_guest", "", evidence.TDX},
+		{"", "proc/cpuinfo", "flags\t\t: fpu tdx_guest\n", evidence.TDX},
+		{"tdx_guest", "", "", evidence.TDX},
+		{"", "dev/sev-guest", "", evidence.SNP},
+		{"", "sys/devices/platform/sev-guest", "", evidence.SNP},
+		{"sev_guest", "", "", evidence.SNP},
+		{"", "sys/devices/platform/arm-cca-dev", "", evidence.CCA},
+		{"arm_cca_guest", "", "", evidence.CCA},
+		{"", "sys/firmware/uv/prot_virt_guest", "1\n", evidence.SE},
+	}
+	for kind, launch := range azures {
+		vm := launch(t)
+		for _, sign := range signs {
+			t.Run(fmt.Sprintf("%s by %s%s beside %s", sign.want, sign.provider, sign.file, kind), func(t *testing.T) {
+				h := azureHost(t, vm)
+				h.reports = &evidencetest.TSM{Provider: sign.provider}
+				if sign.file != "" {
+					put(t, h.root, sign.file, []byte(sign.text))
+				}
+				c, err := Detect(h.drivers())
+				if err != nil || c.Kind() != sign.want {
+					t.Fatalf("Detect = %v, %v", c, err)
+				}
+				if _, extends := c.(evidence.Extendable); extends {
+					t.Error("its initdata goes into a register of the TPM")
+				}
+				if c, err := Select(string(kind), h.drivers()); !errdefs.IsFailedPrecondition(err) {
+					t.Errorf("%s by name: %v, %v", kind, c, err)
+				}
+			})
+		}
 	}
 }
 

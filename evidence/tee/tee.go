@@ -136,15 +136,17 @@ type host struct {
 	tpmHandle uint32 // of the attestation key, 0 for the usual one
 }
 
-// drivers is the order of detection.
+// drivers is the order of detection. What hardware or the kernel shows stands
+// before what a TPM says: the host attaches TPMs, and one with a forged report of
+// Azure's would bring its own register for the initdata.
 func (h host) drivers() []Driver {
 	return []Driver{
 		h.tdx(),
-		h.azTDX(),
-		h.azSNP(),
 		h.snp(),
 		h.cca(),
 		h.se(),
+		h.azTDX(),
+		h.azSNP(),
 		h.tpm(),
 
 		h.csv(),

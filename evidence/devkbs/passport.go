@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -83,36 +84,66 @@ func (s *Server) passport(token string) (g guest, ok bool) {
 
 // claimed reads what a token of this broker says of the guest. Where a token
 // of another broker tells less, or in other words, no condition on it is met,
-// and the guest counts as a debug guest.
+// and the guest counts as a debug guest. A token tells no more than the session
+// that it comes from: who gets nothing there gets nothing for it either.
 func claimed(annotated map[string]json.RawMessage) *verify.Statement {
-	st := &verify.Statement{Debug: true}
-	for _, kind := range []evidence.Kind{evidence.TDX, evidence.SNP, evidence.Sample} {
+	st := &verify.Statement{Debug: true, Unbound: true}
+	for _, kind := range kinds {
 		text, there := annotated[string(kind)]
 		if !there {
 			continue
 		}
-		var said struct {
-			Debug       *bool    `json:"debug"`
-			Measurement string   `json:"measurement"`
-			InitData    string   `json:"init_data"`
-			RTMR        []string `json:"rtmr"`
-		}
-		st.TEE = kind
-		if json.Unmarshal(text, &said) != nil {
-			continue
-		}
-		st.Debug = said.Debug == nil || *said.Debug
-		if b, err := hex.DecodeString(said.Measurement); err == nil {
-			copy(st.Measurement[:], b)
-		}
-		if b, err := hex.DecodeString(said.InitData); err == nil {
-			st.InitData = b
-		}
-		for i, r := range said.RTMR {
-			if b, err := hex.DecodeString(r); err == nil && i < len(st.RTMR) {
-				copy(st.RTMR[i][:], b)
-			}
+		st.TEE, st.HostControlled = kind, kind == evidence.TPM
+		var said saying
+		if json.Unmarshal(text, &said) == nil {
+			said.fill(st)
 		}
 	}
 	return st
+}
+
+// saying is what claims writes.
+type saying struct {
+	Debug       *bool             `json:"debug"`
+	Binding     string            `json:"initdata"`
+	Measurement string            `json:"measurement"`
+	InitData    string            `json:"init_data"`
+	RTMR        []string          `json:"rtmr"`
+	PCR         map[string]string `json:"tpm"`
+	AK          string            `json:"ak"` // of a plain TPM
+	TCBStatus   string            `json:"tcb_status"`
+}
+
+func (said saying) fill(st *verify.Statement) {
+	st.Debug = said.Debug == nil || *said.Debug
+	st.Unbound = said.Binding == "unbound" || st.HostControlled || st.TEE == evidence.Sample
+	if slices.Contains(verify.TCBStatuses, said.TCBStatus) {
+		st.TCBStatus = said.TCBStatus
+	}
+	take(st.Measurement[:], said.Measurement)
+	take(st.AK[:], said.AK)
+	if b, err := hex.DecodeString(said.InitData); err == nil {
+		st.InitData = b
+	}
+	for i, r := range said.RTMR {
+		if i < len(st.RTMR) {
+			take(st.RTMR[i][:], r)
+		}
+	}
+	// One that is left out would count as zero.
+	if len(said.PCR) == verify.PCRs {
+		st.PCR = make([][32]byte, verify.PCRs)
+		for i := range st.PCR {
+			if !take(st.PCR[i][:], said.PCR[fmt.Sprintf("pcr%02d", i)]) {
+				st.PCR = nil
+				return
+			}
+		}
+	}
+}
+
+// take reads a value of just that size, in hex.
+func take(into []byte, text string) bool {
+	b, err := hex.DecodeString(text)
+	return err == nil && len(b) == len(into) && copy(into, b) == len(b)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -70,11 +71,65 @@ func (v vtpm) attested(t *testing.T, rules string, edit func(map[string]any)) st
 	if edit != nil {
 		edit(st)
 	}
-	if w := g.attest(st); w.Code != 200 {
+	return g.served(st)
+}
+
+// served attests and asks for a resource, once for the session and once for the
+// token, which have to open the same doors.
+func (g *guest) served(statement map[string]any) string {
+	w := g.attest(statement)
+	var verdict struct{ Token string }
+	if w.Code != 200 {
 		return w.Body.String()
 	}
-	w := do(s, "GET", "resource/default/key/1", g.cookie, "")
+	if err := json.Unmarshal(w.Body.Bytes(), &verdict); err != nil {
+		g.t.Fatal(err)
+	}
+	w = do(g.server, "GET", "resource/default/key/1", g.cookie, "")
+	r := httptest.NewRequest("GET", "/kbs/v0/resource/default/key/1", nil)
+	r.Header.Set("Authorization", "Bearer "+verdict.Token)
+	byToken := httptest.NewRecorder()
+	g.server.ServeHTTP(byToken, r)
+	if byToken.Code != w.Code {
+		g.t.Errorf("the session is answered with %d, its token with %d %s", w.Code, byToken.Code, byToken.Body)
+	}
 	return fmt.Sprint(w.Code)
+}
+
+// TestUnboundByToken has a guest whose initdata nobody vouches for come back
+// with the token that it got.
+func TestUnboundByToken(t *testing.T) {
+	for rule, want := range map[string]string{
+		"initdata = [\"%x\"]\n":                     "401",
+		"initdata = [\"%x\"]\nunbound = true\n":     "200",
+		"tee = [\"sample\"]\ninitdata = [\"%x\"]\n": "401",
+		"debug = true\ninitdata = [\"%[1]x\"]\n":    "401",
+	} {
+		parsed, err := devkbs.ParseRules(fmt.Appendf(nil, "[[resource]]\npath = \"*/*/*\"\n"+rule, documentDigest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := newGuest(t, newServer(t, func(o *devkbs.Options) { o.Rules = parsed }))
+		st := g.statement()
+		st["init-data"] = map[string]any{"format": "toml", "body": document}
+		if got := g.served(st); got != want {
+			t.Errorf("%s: %s, want %s", rule, got, want)
+		}
+	}
+}
+
+// TestHostsTPMByToken is a TPM of which nobody knows the key, against a rule
+// that asks for nothing.
+func TestHostsTPMByToken(t *testing.T) {
+	for name, v := range vtpms(t) {
+		want := "200"
+		if v.Kind() == evidence.TPM {
+			want = "401"
+		}
+		if got := v.attested(t, "[[resource]]\npath = \"*/*/*\"\ndebug = true\n", nil); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
 }
 
 // TestVTPM is the whole handshake with each kind of TPM.

@@ -100,6 +100,14 @@ func (p *process) findPlatform(ctx context.Context) (evidence.Collector, error) 
 	return c, nil
 }
 
+// confidential reports whether the guest is kept from its host. A platform that
+// was found stays found: a vTPM that fails when it is asked once more must not
+// open the guest to its host.
+func (p *process) confidential() bool {
+	ds := p.drivers()
+	return p.platform != nil && tee.Keeps(p.platform.Kind(), ds) || tee.Present(ds)
+}
+
 // drivers are the platforms to look for, as the image configures them.
 func (p *process) drivers() []tee.Driver {
 	at := p.config.Attestation.TPM

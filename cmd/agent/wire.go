@@ -23,7 +23,6 @@ import (
 	"github.com/coffer-cc/coffer/agent/policy"
 	"github.com/coffer-cc/coffer/agent/sandbox"
 	"github.com/coffer-cc/coffer/evidence"
-	"github.com/coffer-cc/coffer/evidence/tee"
 	"github.com/coffer-cc/coffer/imagepull"
 	"github.com/coffer-cc/coffer/mount/device"
 	"github.com/coffer-cc/coffer/mount/storage"
@@ -160,7 +159,7 @@ func (p *process) build(finder *device.Finder, stack *network.Stack, engine *pol
 	if g.guarded, err = p.guard(); err != nil {
 		return nil, err
 	}
-	confidential := tee.Present(tee.Drivers(dialQGS))
+	confidential := p.confidential()
 	loadModule := func(ctx context.Context, name string) error { return guest.Modules{}.Load(ctx, name, nil) }
 	deps := storage.Deps{Devices: finder, LoadModule: loadModule, NoIntegrity: !p.config.Storage.Integrity,
 		PauseBundle: p.config.PauseBundle, Images: g.guarded.images, Reserved: reserved, Confidential: confidential}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -38,14 +39,12 @@ type Driver struct {
 // Option changes where platforms are looked for.
 type Option func(*host)
 
-// Drivers returns the platforms in the order in which they are looked for,
-// which is the reference guest's: TDX, whose reports cannot be mistaken for
-// another's; Azure before SNP, since below a paravisor the kernel's own device
-// of SNP would say nothing that a verifier reads; a plain TPM last, as the host
-// can put one into any machine. It can put an HCL report there, too, and then
-// gets evidence of Azure that no hardware vouches for. At the end come
-// platforms that are refused by name. The sample collector is not among them,
-// so no search ends there. Without a dialer a TDX guest gets quotes only
+// Drivers returns the platforms in the order in which they are looked for: what
+// hardware and kernel show comes before what a TPM says, since the host can put
+// one into any machine, also with an HCL report of its own making. TDX is first,
+// whose reports cannot be mistaken for another's, and a plain TPM last. At the
+// end come platforms that are refused by name. The sample collector is not among
+// them, so no search ends there. Without a dialer a TDX guest gets quotes only
 // through the kernel's report interface.
 func Drivers(qgs QGSDialer, options ...Option) []Driver {
 	h := host{root: "/", reports: tsm.OS("/"), qgs: qgs, ioctl: ioctl, openSNP: openSNP, openTPM: tpm.Open}
@@ -83,6 +82,11 @@ func Present(ds []Driver) bool {
 		}
 	}
 	return false
+}
+
+// Keeps reports whether a platform of the kind keeps the guest from its host.
+func Keeps(kind evidence.Kind, ds []Driver) bool {
+	return slices.ContainsFunc(ds, func(d Driver) bool { return d.Kind == kind && !d.HostControlled && !d.Refused })
 }
 
 // Select returns the collector that the configuration names. An empty name
@@ -136,9 +140,8 @@ type host struct {
 	tpmHandle uint32 // of the attestation key, 0 for the usual one
 }
 
-// drivers is the order of detection. What hardware or the kernel shows stands
-// before what a TPM says: the host attaches TPMs, and one with a forged report of
-// Azure's would bring its own register for the initdata.
+// drivers is the order of detection. A forged report of Azure's would bring its
+// own register for the initdata, were it looked for before the hardware.
 func (h host) drivers() []Driver {
 	return []Driver{
 		h.tdx(),

@@ -168,14 +168,14 @@ type loader struct {
 func (l *loader) file(path string) error {
 	text, err := readFile(path)
 	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
+		return err
 	}
 	unknown, err := apply(&l.config, text, ownFile)
 	if err != nil {
-		return fmt.Errorf("configuration %s: %w", path, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if len(unknown) > 0 {
-		return fmt.Errorf("configuration %s: unknown key %.64q: %w", path, unknown[0], errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s: unknown key %.64q: %w", path, unknown[0], errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

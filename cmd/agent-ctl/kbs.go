@@ -59,7 +59,7 @@ func (a *app) kbsServeCommand() *cobra.Command {
 			"  tee = [\"snp\", \"tdx\"]\n" +
 			"  measurement = [\"<hex>\"]     # of SNP, or MRTD of TDX\n" +
 			"  initdata = [\"<hex>\"]        # digest; agent-ctl initdata build prints it\n" +
-			"  unbound = false              # true also takes a guest's mere word for its initdata\n" +
+			"  unbound = false             # true also takes a guest's mere word for its initdata\n" +
 			"  rtmr = { 1 = \"<hex>\" }      # of TDX\n" +
 			"  pcr = { 8 = \"<hex>\" }       # of a TPM\n" +
 			"  ak = [\"<hex>\"]              # SHA-256 of a plain TPM's key, which needs it\n" +

@@ -93,7 +93,7 @@ func attestRole(args []string, out, errs io.Writer) int {
 
 // plan turns the command line into what is to be done.
 func (o *oneShot) plan(f attestFlags, rest []string) (explain.Plan, error) {
-	p := explain.Plan{Platform: o.platformOrNone, Initdata: o.boundInitdata}
+	p := explain.Plan{Platform: o.platformOrNone, Initdata: o.boundInitdata, Mark: o.markUnbound}
 	if len(rest) > 1 {
 		return p, fmt.Errorf("more than one resource")
 	}
@@ -167,6 +167,14 @@ func (o *oneShot) boundInitdata(ctx context.Context, _ evidence.Collector) (stri
 		return o.document.Algorithm + " " + hex.EncodeToString(o.document.Digest()) + ", not bound to hardware", nil
 	}
 	return o.document.Algorithm + " " + hex.EncodeToString(o.document.Digest()) + ", bound to the hardware", nil
+}
+
+// markUnbound has the evidence say what that of the service says.
+func (o *oneShot) markUnbound(e evidence.Evidence) (evidence.Evidence, error) {
+	if o.document == nil || o.bound {
+		return e, nil
+	}
+	return e.Unbound()
 }
 
 func (o *oneShot) openBroker(c evidence.Collector, observe func(string, time.Duration)) (broker.Broker, error) {

@@ -132,12 +132,18 @@ func (s *survey) look() {
 		s.platform = nil
 	}
 	s.initdataErr = s.adoptDocument(ctx)
-	if s.platform == nil {
+	if s.platform == nil || s.answers() {
 		return
 	}
 	start := time.Now()
 	s.evidence, s.collectErr = s.platform.Collect(ctx, evidence.ReportData{})
 	s.took = time.Since(start)
+}
+
+// answers reports whether the platform has no evidence without a verifier.
+func (s *survey) answers() bool {
+	_, ok := s.platform.(evidence.Challenged)
+	return ok
 }
 
 func finding(status doctor.Status, format string, args ...any) doctor.Finding {
@@ -190,6 +196,8 @@ func (s *survey) driver(context.Context) doctor.Finding {
 	switch {
 	case s.platform == nil:
 		return finding(doctor.OK, "no platform to ask")
+	case s.answers():
+		return finding(doctor.OK, "answers the challenge of a key broker alone: coffer-agent attest --kbs asks it; debug unknown: the verifier alone can tell")
 	case s.collectErr != nil:
 		return blame(s.collectErr)
 	}

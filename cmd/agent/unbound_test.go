@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/coffer-cc/coffer/agent/config"
+	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/devkbs"
 	"github.com/coffer-cc/coffer/evidence/evidencetest"
 	document "github.com/coffer-cc/coffer/evidence/initdata"
@@ -56,6 +57,10 @@ func TestUnboundGuest(t *testing.T) {
 			b, err := g.broker.Resource(t.Context(), resource.URI{Repository: "default", Type: "key", Tag: "1"})
 			if err != nil || string(b) != "k" {
 				t.Fatalf("Resource: %v", err)
+			}
+			shown, err := (&oneShot{process: p}).markUnbound(evidence.Evidence{Kind: evidence.Sample, Data: []byte("{}")})
+			if err != nil || shown.SaysUnbound() != (tt.want != "") {
+				t.Errorf("attest shows %s, %v", shown.Data, err)
 			}
 			if said := body.Evidence.Primary["initdata"]; said != tt.want || body.Evidence.Primary["svn"] == "" {
 				t.Errorf("evidence says %q, want %q", said, tt.want)

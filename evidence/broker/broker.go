@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -56,12 +57,16 @@ type Config struct {
 func Open(c Config, collector evidence.Collector) (Broker, error) {
 	switch {
 	case c.URL == "":
-		return refuser{evidence.TransportConfig, "no key broker is configured"}, nil
-	case collector == nil:
-		if c.Missing != nil {
-			return refuser{evidence.CodeOf(c.Missing), "no evidence: " + c.Missing.Error()}, nil
+		return refuse(evidence.TransportConfig, "no key broker is configured"), nil
+	case collector == nil && c.Missing != nil:
+		code, text := evidence.CodeOf(c.Missing), c.Missing.Error()
+		if code == "" {
+			return refuse(evidence.PlatformNone, "no evidence: "+text), nil
 		}
-		return refuser{evidence.PlatformNone, "no confidential platform to attest for"}, nil
+		text = strings.Replace(text, string(code)+": ", "", 1) // it goes in front
+		return refuse(code, "no evidence: "+text), nil
+	case collector == nil:
+		return refuse(evidence.PlatformNone, "no confidential platform to attest for"), nil
 	}
 	client, err := kbs.New(kbs.Config{
 		URL:          c.URL,
@@ -85,17 +90,16 @@ func Open(c Config, collector evidence.Collector) (Broker, error) {
 }
 
 // refuser is a broker that has nothing, and says why.
-type refuser struct {
-	code evidence.Code
-	why  string
+type refuser struct{ why error }
+
+func refuse(code evidence.Code, why string) Broker {
+	return refuser{code.Wrap(fmt.Errorf("%s: %w", why, errdefs.ErrFailedPrecondition))}
 }
 
 // Attest always fails.
-func (r refuser) Attest(context.Context) error {
-	return r.code.Wrap(fmt.Errorf("%s: %w", r.why, errdefs.ErrFailedPrecondition))
-}
+func (r refuser) Attest(context.Context) error { return r.why }
 
 // Resource always fails.
-func (r refuser) Resource(ctx context.Context, u resource.URI) (secret.Bytes, error) {
-	return nil, fmt.Errorf("fetch %s: %w", u, r.Attest(ctx))
+func (r refuser) Resource(_ context.Context, u resource.URI) (secret.Bytes, error) {
+	return nil, fmt.Errorf("fetch %s: %w", u, r.why)
 }

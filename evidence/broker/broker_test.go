@@ -2,7 +2,7 @@ package broker_test
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -36,15 +36,19 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+var errNone = fmt.Errorf("this is SEV: %w", errdefs.ErrNotFound)
+
 func TestOpenRefuses(t *testing.T) {
 	tests := []struct {
 		name      string
 		config    broker.Config
 		collector evidence.Collector
+		say       string // all of it, behind what was asked for
 	}{
-		{"no broker", broker.Config{}, tee.Sample()},
-		{"no platform", broker.Config{URL: "http://127.0.0.1:1"}, nil},
-		{"a platform that is refused", broker.Config{URL: "http://127.0.0.1:1", Missing: evidence.PlatformUnsupported.Wrap(errors.New("this is SEV"))}, nil},
+		{"no broker", broker.Config{}, tee.Sample(), "transport/config: no key broker is configured: failed precondition"},
+		{"no platform", broker.Config{URL: "http://127.0.0.1:1"}, nil, "platform/none: no confidential platform to attest for: failed precondition"},
+		{"a platform that is refused", broker.Config{URL: "http://127.0.0.1:1", Missing: fmt.Errorf("find a platform: %w", evidence.PlatformUnsupported.Wrap(errNone))}, nil, "platform/unsupported: no evidence: find a platform: this is SEV: not found: failed precondition"},
+		{"a fault without a code", broker.Config{URL: "http://127.0.0.1:1", Missing: errNone}, nil, "platform/none: no evidence: this is SEV: not found: failed precondition"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -52,10 +56,15 @@ func TestOpenRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := b.Resource(context.Background(), name); !errdefs.IsFailedPrecondition(err) {
+			_, err = b.Resource(context.Background(), name)
+			if !errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
 				t.Errorf("Resource: %v, want failed precondition", err)
-			} else if why := tt.config.Missing; why != nil && (evidence.CodeOf(err) != evidence.CodeOf(why) || !strings.Contains(err.Error(), "this is SEV")) {
-				t.Errorf("Resource: %v, want why there is no platform", err)
+			}
+			if want := "fetch " + name.String() + ": " + tt.say; err.Error() != want {
+				t.Errorf("Resource: %q, want %q", err, want)
+			}
+			if code, _, _ := strings.Cut(tt.say, ": "); string(evidence.CodeOf(err)) != code {
+				t.Errorf("code %s, want %s", evidence.CodeOf(err), code)
 			}
 		})
 	}

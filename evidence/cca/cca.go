@@ -28,6 +28,15 @@ type Realm struct {
 
 // Parse reads a token. A malformed one wraps errdefs.ErrInvalidArgument.
 func Parse(token []byte) (Realm, error) {
+	_, claims, err := payloads(token)
+	if err != nil {
+		return Realm{}, err
+	}
+	return parseRealm(claims)
+}
+
+// payloads are the claims of platform and realm.
+func payloads(token []byte) (ofPlatform, ofRealm []byte, err error) {
 	r := &reader{rest: token}
 	var platform, realm []byte
 	r.tag(tokenTag, "token")
@@ -44,16 +53,13 @@ func Parse(token []byte) (Realm, error) {
 	})
 	r.end("token")
 	if r.err != nil {
-		return Realm{}, r.err
+		return nil, nil, r.err
 	}
-	if _, err := payload(platform, "platform token"); err != nil {
-		return Realm{}, err
+	if ofPlatform, err = payload(platform, "platform token"); err != nil {
+		return nil, nil, err
 	}
-	claims, err := payload(realm, "realm token")
-	if err != nil {
-		return Realm{}, err
-	}
-	return parseRealm(claims)
+	ofRealm, err = payload(realm, "realm token")
+	return ofPlatform, ofRealm, err
 }
 
 // payload returns what is signed: COSE_Sign1 is an array of a protected header,

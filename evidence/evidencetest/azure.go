@@ -65,6 +65,7 @@ func (a *Azure) Collect(_ context.Context, rd evidence.ReportData) (evidence.Evi
 	} else {
 		var quote []byte
 		quote, err = a.TDX.Quote(in)
+		copy(hardware, a.TDX.Report(in))
 		e["td_quote"] = base64.URLEncoding.EncodeToString(quote)
 	}
 	if err != nil {

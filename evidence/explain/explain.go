@@ -9,7 +9,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"sync/atomic"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/broker"
@@ -24,6 +27,9 @@ type Plan struct {
 	// Initdata compares the document of the guest with the platform, and says
 	// what came of it. The broker is opened after it, since it may name one.
 	Initdata func(context.Context, evidence.Collector) (string, error)
+	// Mark, if not nil, adds what the guest itself has to say to the evidence of
+	// the driver's leg.
+	Mark func(evidence.Evidence) (evidence.Evidence, error)
 	// Data is what the evidence of the driver's leg is bound to.
 	Data evidence.ReportData
 	// Broker opens the broker to attest to; nil ends the walk before it. It
@@ -35,9 +41,11 @@ type Plan struct {
 
 // Result is what was seen.
 type Result struct {
-	Steps    []Step
-	Evidence evidence.Evidence // bound to Plan.Data
-	Secret   *Secret           // nil without a resource
+	Steps []Step
+	// Evidence is bound to Plan.Data; of a platform that answers a verifier it is
+	// the answer to the broker, and without data where none was reached.
+	Evidence evidence.Evidence
+	Secret   *Secret // nil without a resource
 }
 
 // Secret is all that is told of a resource.
@@ -69,9 +77,8 @@ func Run(ctx context.Context, p Plan) *Result {
 		return string(c.Kind()), nil
 	}) && w.leg(evidence.LegInitdata, func() (string, error) {
 		return p.Initdata(ctx, c)
-	}) && w.leg(evidence.LegDriver, func() (text string, err error) {
-		r.Evidence, err = c.Collect(ctx, p.Data)
-		return fmt.Sprintf("%d bytes of evidence", len(r.Evidence.Data)), err
+	}) && w.leg(evidence.LegDriver, func() (string, error) {
+		return w.collect(ctx, p, &c, r)
 	})
 	if ok {
 		w.steps = append(w.steps, endorsement(r.Evidence))
@@ -79,22 +86,67 @@ func Run(ctx context.Context, p Plan) *Result {
 	if ok && p.Broker != nil {
 		w.broker(ctx, p, c, r)
 	}
+	if e := w.seen.Load(); e != nil {
+		r.Evidence = *e
+	}
 	r.Steps = w.skipRest(p)
 	return r
+}
+
+// collect asks the driver. What answers a verifier alone is watched instead,
+// when the broker asks it.
+func (w *walk) collect(ctx context.Context, p Plan, c *evidence.Collector, r *Result) (string, error) {
+	if answers, ok := (*c).(evidence.Challenged); ok {
+		r.Evidence.Kind = (*c).Kind()
+		if p.Broker == nil {
+			return "", fmt.Errorf("%s evidence answers the challenge of a key broker, and none is named: attest to one (--kbs): %w", (*c).Kind(), errdefs.ErrFailedPrecondition)
+		}
+		*c = watched{*c, answers, &w.seen}
+		return "asked when the broker has sent its challenge", nil
+	}
+	e, err := (*c).Collect(ctx, p.Data)
+	if err == nil && p.Mark != nil {
+		e, err = p.Mark(e)
+	}
+	r.Evidence = e
+	return fmt.Sprintf("%d bytes of evidence", len(e.Data)), err
+}
+
+// watched keeps the answer to a challenge.
+type watched struct {
+	evidence.Collector
+	answers evidence.Challenged
+	seen    *atomic.Pointer[evidence.Evidence] // a broker's client may go on when the walk is over
+}
+
+// CollectFor is that of evidence.Challenged.
+func (w watched) CollectFor(ctx context.Context, challenge string, rd evidence.ReportData) (evidence.Evidence, error) {
+	e, err := w.answers.CollectFor(ctx, challenge, rd)
+	if err == nil {
+		w.seen.Store(&e)
+	}
+	return e, err
 }
 
 // endorsement looks whether the platform's certificates came along.
 func endorsement(e evidence.Evidence) Step {
 	s := Step{Leg: evidence.LegEndorsement, Status: OK}
 	switch e.Kind {
-	case evidence.SNP:
+	case evidence.SNP, evidence.AzSNP:
 		fields, _ := tee.Decode(e) // what was just collected can be read
 		s.Text = valueOf(fields, tee.FieldCertificates)
 		if s.Text == tee.NoCertificates {
 			s.Status, s.Code = Warning, evidence.EndorsementCertificates
 		}
-	case evidence.TDX:
+	case evidence.TDX, evidence.AzTDX:
 		s.Text = "the quote holds its certificates"
+	case evidence.CCA:
+		s.Text = "the verifier has to know the platform's key"
+	case evidence.SE:
+		s.Text = "the verifier knows the machine by its host key"
+	case evidence.TPM:
+		s.Text = "nothing vouches for the key of a plain TPM: the verifier has to know it"
+		s.Status = Warning
 	case evidence.Sample:
 		s.Text = "sample evidence proves nothing"
 		s.Status = Warning

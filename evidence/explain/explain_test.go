@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/coffer-cc/coffer/evidence"
 	"github.com/coffer-cc/coffer/evidence/broker"
 	"github.com/coffer-cc/coffer/evidence/devkbs"
@@ -14,6 +16,53 @@ import (
 	"github.com/coffer-cc/coffer/evidence/resource"
 	"github.com/coffer-cc/coffer/evidence/tee"
 )
+
+// sealed is a platform that answers the challenge of a verifier alone.
+type sealed struct{ evidence.Collector }
+
+func (s sealed) Collect(context.Context, evidence.ReportData) (evidence.Evidence, error) {
+	return evidence.Evidence{}, errors.New("asked without a challenge")
+}
+
+func (s sealed) CollectFor(ctx context.Context, challenge string, rd evidence.ReportData) (evidence.Evidence, error) {
+	if challenge == "" {
+		return evidence.Evidence{}, errors.New("an empty challenge")
+	}
+	return s.Collector.Collect(ctx, rd)
+}
+
+// TestChallenged refuses without a broker, and with one shows what was sent to
+// it.
+func TestChallenged(t *testing.T) {
+	k := evidencetest.NewKBS(t, devkbs.Options{AllowSample: true, Resources: evidencetest.Resources(nil)})
+	p := Plan{
+		Platform: func(context.Context) (evidence.Collector, error) { return sealed{tee.Sample()}, nil },
+		Initdata: func(context.Context, evidence.Collector) (string, error) { return "none", nil },
+	}
+	r := Run(t.Context(), p)
+	if err := r.Err(); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "--kbs") || r.Evidence.Data != nil || ExitCode(err) != 1 {
+		t.Errorf("without a broker: %v, evidence %s", err, r.Evidence.Data)
+	}
+	p.Broker = func(g evidence.Collector, observe func(string, time.Duration)) (broker.Broker, error) {
+		return broker.Open(broker.Config{URL: k.URL, Observe: observe}, g)
+	}
+	r = Run(t.Context(), p)
+	if r.Err() != nil || !strings.Contains(string(r.Evidence.Data), "report_data") || r.Evidence.Kind != evidence.Sample {
+		t.Errorf("with a broker: %v, evidence %s", r.Err(), r.Evidence.Data)
+	}
+}
+
+// TestMark adds to the evidence what the guest has to say.
+func TestMark(t *testing.T) {
+	p := Plan{
+		Platform: func(context.Context) (evidence.Collector, error) { return tee.Sample(), nil },
+		Initdata: func(context.Context, evidence.Collector) (string, error) { return "none", nil },
+		Mark:     evidence.Evidence.Unbound,
+	}
+	if r := Run(t.Context(), p); r.Err() != nil || !r.Evidence.SaysUnbound() {
+		t.Errorf("%v, %s", r.Err(), r.Evidence.Data)
+	}
+}
 
 // TestRun has each leg fail: those before it are ok, those behind it skipped.
 func TestRun(t *testing.T) {

@@ -3,6 +3,7 @@ package explain
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coffer-cc/coffer/evidence"
@@ -31,7 +32,10 @@ type Step struct {
 }
 
 // walk gathers steps.
-type walk struct{ steps []Step }
+type walk struct {
+	steps []Step
+	seen  atomic.Pointer[evidence.Evidence] // what a broker has been answered, nil otherwise
+}
 
 // leg takes the time of do and reports whether there was no fault.
 func (w *walk) leg(leg evidence.Leg, do func() (string, error)) bool {

@@ -2,9 +2,7 @@ package tee
 
 import (
 	"context"
-	"encoding/json"
 	"os"
-	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -108,58 +106,4 @@ func TestCodeOfADevice(t *testing.T) {
 	if _, err := g.Collect(ctx, evidence.ReportData{}); evidence.CodeOf(err) != evidence.DriverTimeout {
 		t.Errorf("slow: %v", err)
 	}
-}
-
-// TestDecode shows what was launched, and never without debug, TCB and SMT.
-func TestDecode(t *testing.T) {
-	snp, tdx := evidencetest.NewSNP(t), evidencetest.NewTDX(t)
-	snp.Measurement, tdx.MRTD = [48]byte{0xab}, [48]byte{0xcd}
-	realm, _ := inRealm(evidencetest.NewCCA(t))
-	for name, c := range map[string]struct {
-		guest evidence.Collector
-		has   []string
-	}{
-		"snp":    {&snpGuest{host: host{reports: &evidencetest.TSM{Provider: "sev_guest", Sign: snp.Sign}}, turn: newTurn()}, []string{"version 3", "measurement ab00", "reported_tcb bootloader", "vmpl 0", "certificates VCEK"}},
-		"tdx":    {&tdxGuest{host: host{root: t.TempDir(), reports: &evidencetest.TSM{Provider: "tdx_guest", Sign: tdx.Sign}}, turn: newTurn()}, []string{"version 4", "measurement cd00", "tee_tcb_svn", "rtmr3"}},
-		"cca":    {realm, []string{"initdata 0000", "tcb not read here"}},
-		"sample": {Sample(), []string{"version 1", "tcb nothing is proven"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			rd, err := evidence.NewReportData([]byte{0x5a, 0xa5})
-			if err != nil {
-				t.Fatal(err)
-			}
-			e, err := c.guest.Collect(t.Context(), rd)
-			if err != nil {
-				t.Fatal(err)
-			}
-			fields, err := Decode(e)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var text strings.Builder
-			for _, f := range fields {
-				text.WriteString(f.Name + " " + f.Value + "\n")
-			}
-			for _, want := range append(c.has, "tee "+name, "report_data 5aa5", "initdata ", "\ndebug ", "tcb", "\nsmt ") {
-				if !strings.Contains(text.String(), want) {
-					t.Errorf("lacks %q:\n%s", want, text.String())
-				}
-			}
-		})
-	}
-}
-
-// FuzzDecode reads what may have come by way of the host.
-func FuzzDecode(f *testing.F) {
-	f.Add("tdx", []byte(`{"quote":"AAAA"}`))
-	f.Add("snp", []byte(`{"attestation_report":{"version":3},"cert_chain":null}`))
-	f.Add("sample", []byte(`{"svn":"1"}`))
-	f.Add("cca", []byte(`{"token":[217,1,143,160]}`))
-	f.Fuzz(func(t *testing.T, kind string, data []byte) {
-		fields, err := Decode(evidence.Evidence{Kind: evidence.Kind(kind), Data: json.RawMessage(data)})
-		if err == nil && len(fields) < 4 {
-			t.Errorf("%v", fields)
-		}
-	})
 }

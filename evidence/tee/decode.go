@@ -1,7 +1,6 @@
 package tee
 
 import (
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/coffer-cc/coffer/evidence"
-	"github.com/coffer-cc/coffer/evidence/cca"
 )
 
 // Field is a named value of evidence, spelled as agent-ctl evidence decode
@@ -25,25 +23,35 @@ const (
 )
 
 // Decode returns what evidence says, without judging it: debug, TCB and SMT are
-// always among the fields. Evidence of a platform that is not taken apart here
-// has a field that says so.
+// always among the fields, as unknown where the format does not tell. Evidence
+// that marks its initdata as unbound has a field for that at the end. A platform
+// that nobody collects for wraps errdefs.ErrNotImplemented.
 func Decode(e evidence.Evidence) ([]Field, error) {
-	switch e.Kind {
-	case evidence.SNP:
-		return decodeSNP(e.Data)
-	case evidence.TDX:
-		return decodeTDX(e.Data)
-	case evidence.Sample:
-		return decodeSample(e.Data)
-	case evidence.CCA:
-		return decodeCCA(e.Data)
+	decode, known := decoders[e.Kind]
+	if !known {
+		return nil, fmt.Errorf("decode evidence of %q: %w", e.Kind, errdefs.ErrNotImplemented)
 	}
-	unread := "not taken apart here: agent-ctl evidence decode"
-	if e.Kind == evidence.SE {
-		unread = "not told: the verifier knows what it asked for"
+	fields, err := decode(e.Data)
+	if err != nil {
+		return nil, err
 	}
-	return []Field{{"tee", string(e.Kind)}, {"debug", unread}, {"tcb", unread}, {"smt", unread}}, nil
+	if e.SaysUnbound() {
+		fields = append(fields, Field{"initdata_bound", "false: the guest says that no hardware vouches for its initdata"})
+	}
+	return fields, nil
 }
+
+var decoders = map[evidence.Kind]func([]byte) ([]Field, error){
+	evidence.SNP: decodeSNP, evidence.TDX: decodeTDX, evidence.AzSNP: decodeAzSNP, evidence.AzTDX: decodeAzTDX,
+	evidence.TPM: decodeTPM, evidence.CCA: decodeCCA, evidence.SE: decodeSE, evidence.Sample: decodeSample,
+}
+
+// undecodable is evidence that does not have the form of its platform.
+func undecodable(kind evidence.Kind, why string) error {
+	return fmt.Errorf("%s evidence: %s: %w", kind, why, errdefs.ErrInvalidArgument)
+}
+
+const notJSON = "not of the form that verifiers read"
 
 // Bits of an SNP guest's policy and of the platform's info (SEV Secure Nested
 // Paging Firmware ABI, GUEST_POLICY and PLATFORM_INFO).
@@ -60,9 +68,8 @@ func decodeSNP(data []byte) ([]Field, error) {
 		Chain  []snpCert `json:"cert_chain"`
 	}
 	if err := json.Unmarshal(data, &e); err != nil {
-		return nil, fmt.Errorf("snp evidence: %w", errdefs.ErrInvalidArgument)
+		return nil, undecodable(evidence.SNP, notJSON)
 	}
-	r := e.Report
 	certs := NoCertificates
 	if len(e.Chain) > 0 {
 		var names []string
@@ -71,12 +78,19 @@ func decodeSNP(data []byte) ([]Field, error) {
 		}
 		certs = strings.Join(names, " ")
 	}
-	return []Field{
+	fields := []Field{
 		{"tee", string(evidence.SNP)},
+		{"report_data", hex.EncodeToString(e.Report.ReportData[:])},
+		{"initdata", hex.EncodeToString(e.Report.HostData[:])},
+	}
+	return append(append(fields, e.Report.said()...), Field{FieldCertificates, certs}), nil
+}
+
+// said is what a report tells of the guest's launch and its platform.
+func (r *snpFields) said() []Field {
+	return []Field{
 		{"version", strconv.FormatUint(uint64(r.Version), 10)},
-		{"report_data", hex.EncodeToString(r.ReportData[:])},
 		{"measurement", hex.EncodeToString(r.Measurement[:])},
-		{"initdata", hex.EncodeToString(r.HostData[:])},
 		{"debug", strconv.FormatBool(r.Policy&policyDebug != 0)},
 		{"smt", fmt.Sprintf("allowed %t, enabled %t", r.Policy&policySMT != 0, r.PlatInfo&platformSMT != 0)},
 		{"migration_agent", strconv.FormatBool(r.Policy&policyMigrate != 0)},
@@ -86,8 +100,7 @@ func decodeSNP(data []byte) ([]Field, error) {
 		{"launch_tcb", r.LaunchTCB.text()},
 		{"processor", fmt.Sprintf("family %#x, model %#x, stepping %d", r.Family, r.Model, r.Stepping)},
 		{"chip_id", hex.EncodeToString(r.ChipID[:])},
-		{FieldCertificates, certs},
-	}, nil
+	}
 }
 
 func (t snpTCB) text() string {
@@ -98,68 +111,8 @@ func (t snpTCB) text() string {
 	return text
 }
 
-func decodeTDX(data []byte) ([]Field, error) {
-	var e struct {
-		EventLog []byte `json:"cc_eventlog"`
-		Quote    []byte `json:"quote"`
-	}
-	if err := json.Unmarshal(data, &e); err != nil {
-		return nil, fmt.Errorf("tdx evidence: %w", errdefs.ErrInvalidArgument)
-	}
-	if len(e.Quote) < quoteHeader+quoteBodyHead+quoteBody {
-		return nil, fmt.Errorf("tdx evidence: quote of %d bytes is too short: %w", len(e.Quote), errdefs.ErrInvalidArgument)
-	}
-	version, body := binary.LittleEndian.Uint16(e.Quote), e.Quote[quoteHeader:]
-	if version == 5 {
-		body = body[quoteBodyHead:]
-	}
-	part := func(at, size int) string { return hex.EncodeToString(body[at : at+size]) }
-	fields := []Field{
-		{"tee", string(evidence.TDX)},
-		{"version", strconv.Itoa(int(version))},
-		{"report_data", part(bodyReportData, 64)},
-		{"measurement", part(136, 48)},
-		{"initdata", part(184, 48)},
-		{"debug", strconv.FormatBool(body[120]&1 != 0)},
-		{"smt", "not in a quote"},
-		{"tee_tcb_svn", part(0, 16)},
-		{"mr_seam", part(16, 48)},
-		{"td_attributes", part(120, 8)},
-		{"xfam", part(128, 8)},
-	}
-	for i := range 4 {
-		fields = append(fields, Field{fmt.Sprintf("rtmr%d", i), part(328+48*i, 48)})
-	}
-	return append(fields, Field{"event_log", fmt.Sprintf("%d bytes", len(e.EventLog))}), nil
-}
-
-// decodeCCA shows the part of the realm that this guest itself reads.
-func decodeCCA(data []byte) ([]Field, error) {
-	var e struct {
-		Token []uint16 `json:"token"`
-	}
-	if err := json.Unmarshal(data, &e); err != nil {
-		return nil, fmt.Errorf("cca evidence: %w", errdefs.ErrInvalidArgument)
-	}
-	token := make([]byte, len(e.Token))
-	for i, n := range e.Token {
-		if token[i] = byte(n); n > 0xff {
-			return nil, fmt.Errorf("cca evidence: token: %w", errdefs.ErrInvalidArgument)
-		}
-	}
-	realm, err := cca.Parse(token)
-	if err != nil {
-		return nil, fmt.Errorf("cca evidence: %w", err)
-	}
-	const unread = "not read here: the verifier tells"
-	return []Field{
-		{"tee", string(evidence.CCA)},
-		{"report_data", hex.EncodeToString(realm.Challenge[:])},
-		{"measurement", unread},
-		{"initdata", hex.EncodeToString(realm.Personalization[:])},
-		{"debug", unread}, {"smt", unread}, {"tcb", unread},
-	}, nil
-}
+// unknown is the value of what the format does not tell.
+func unknown(why string) string { return "unknown: " + why }
 
 func decodeSample(data []byte) ([]Field, error) {
 	var e struct {
@@ -167,7 +120,7 @@ func decodeSample(data []byte) ([]Field, error) {
 		ReportData []byte `json:"report_data"`
 	}
 	if err := json.Unmarshal(data, &e); err != nil {
-		return nil, fmt.Errorf("sample evidence: %w", errdefs.ErrInvalidArgument)
+		return nil, undecodable(evidence.Sample, notJSON)
 	}
 	const none = "nothing is proven"
 	return []Field{

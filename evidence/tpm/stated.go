@@ -29,7 +29,7 @@ func ReadQuote(message []byte) (Stated, error) {
 	clock := attest.ClockInfo
 	return Stated{
 		Nonce: attest.ExtraData.Buffer, Firmware: attest.FirmwareVersion,
-		Clock: clock.Clock, Resets: clock.ResetCount, Restarts: clock.RestartCount, Safe: bool(clock.Safe),
+		Clock: clock.Clock, Resets: clock.ResetCount, Restarts: clock.RestartCount, Safe: clock.Safe,
 		PCRDigest: info.PCRDigest.Buffer,
 	}, nil
 }

@@ -223,9 +223,12 @@ func (f *Fault) serve(w http.ResponseWriter, req *http.Request, store http.Handl
 	w.Write(body[f.Cut:])
 }
 
+// wait ends the request of a client that does not wait as long: its library
+// would still take an answer that comes while it closes the connection.
 func (f *Fault) wait(req *http.Request) {
 	select {
 	case <-f.Gate:
 	case <-req.Context().Done():
+		panic(http.ErrAbortHandler)
 	}
 }
